@@ -1,0 +1,427 @@
+//! The effective configuration, as the rest of weir reads it: validated, every default filled in, no strings left that
+//! still need parsing. Only `config` builds one (tests may, through [`Config::default`]).
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// Everything weir was told, after defaults, file, environment and flags.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Config {
+    pub server: Server,
+    pub runtime: Runtime,
+    pub http: Http,
+    pub timeouts: Timeouts,
+    pub upstream: Upstream,
+    pub limits: Limits,
+    pub strategy: Strategy,
+    pub backends: Vec<Backend>,
+    pub logging: Logging,
+    pub admin: Admin,
+    pub observe: Observe,
+    pub metrics: Metrics,
+    pub shutdown: Shutdown,
+    pub health_check: HealthCheck,
+    pub circuit_breaker: CircuitBreaker,
+    pub retry: Retry,
+}
+
+/// Where a listener listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ListenAddress {
+    /// `":8080"` means every IPv4 and IPv6 address (`[::]:8080`, dual stack; `0.0.0.0` where IPv6 is off).
+    Any { port: u16 },
+    /// `host:port` with a literal address.
+    Tcp(SocketAddr),
+    /// `unix:/path`.
+    Unix(PathBuf),
+}
+
+/// `[server]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Server {
+    pub address: Vec<ListenAddress>,
+    /// A label in logs and build info.
+    pub environment: String,
+    /// Length of the kernel's accept queue.
+    pub backlog: u32,
+    /// Client connections over all workers; reached: accepting stops.
+    pub max_connections: Option<usize>,
+    /// Exchanges on one client connection before it is closed.
+    pub max_requests_per_connection: Option<u64>,
+}
+
+/// `[runtime]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Runtime {
+    /// Worker threads; 0: one per allowed CPU.
+    pub workers: usize,
+    /// The CPUs to pin to, in worker order; empty: the allowed ones.
+    pub cores: Vec<usize>,
+    pub pin: bool,
+    pub driver: DriverChoice,
+    /// Submission queue entries of each worker's ring (a power of two).
+    pub ring_entries: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DriverChoice {
+    Auto,
+    IoUring,
+    Epoll,
+}
+
+/// `[http]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Http {
+    pub max_head_bytes: usize,
+    pub max_headers: usize,
+    pub max_body_bytes: Option<u64>,
+    /// Bytes per second that a request body must average once 10 s were spent waiting for it; 0: no bound.
+    pub min_body_rate: u64,
+    pub host: HostMode,
+    pub forwarded: ForwardedMode,
+    pub via: bool,
+    /// Whether own answers carry `x-weir-reason`.
+    pub reason_header: bool,
+}
+
+/// What the backend sees as `Host`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostMode {
+    Preserve,
+    Backend,
+    Name(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardedMode {
+    XForwarded,
+    Rfc7239,
+    Both,
+    Off,
+}
+
+/// `[timeouts]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Timeouts {
+    pub request_head: Duration,
+    /// Between two reads of a request body.
+    pub request_body: Duration,
+    /// Keep-alive: between two requests of a client.
+    pub idle: Duration,
+    pub connect: Duration,
+    pub response_head: Duration,
+    /// Between two reads of a response body, and between two writes of it that the client takes.
+    pub response_body: Duration,
+    /// A tunnel without a byte in either direction.
+    pub tunnel: Duration,
+    /// A whole exchange.
+    pub exchange: Option<Duration>,
+}
+
+/// `[upstream]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upstream {
+    /// Idle connections kept per backend, over all workers.
+    pub max_idle: usize,
+    pub idle: Duration,
+    pub max_age: Duration,
+    /// Sockets per backend, over all workers.
+    pub max_connections: Option<usize>,
+    /// Idle time before the first keep-alive probe; none: keep-alive probes off.
+    pub tcp_keepalive: Option<Duration>,
+    pub tcp_user_timeout: Option<Duration>,
+    pub source_address: Option<IpAddr>,
+    /// `SO_RCVBUF` toward backends, in bytes as given (the kernel doubles it).
+    pub receive_buffer: usize,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Bytes of pooled buffers over all workers; none: half of the cgroup's limit or of RAM.
+    pub buffer_memory: Option<u64>,
+}
+
+/// `[strategy]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Strategy {
+    pub kind: StrategyKind,
+    pub virtual_nodes: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StrategyKind {
+    RoundRobin,
+}
+
+/// One `[[backends]]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backend {
+    /// As written: the label in metrics.
+    pub url: String,
+    pub address: BackendAddress,
+    /// The url's authority unless given; unique.
+    pub name: String,
+    pub weight: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum BackendAddress {
+    /// A name or a literal address, resolved by the control thread at start. `host` has no brackets.
+    Tcp {
+        host: String,
+        port: u16,
+    },
+    Unix(PathBuf),
+}
+
+/// `[logging]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Logging {
+    pub level: Level,
+    /// None: text on a terminal, JSON elsewhere.
+    pub format: Option<LogFormat>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Json,
+    Text,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    /// None: `"off"`.
+    pub address: Option<ListenAddress>,
+}
+
+/// `[observe]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observe {
+    pub address: Option<ListenAddress>,
+}
+
+/// `[metrics]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Metrics {
+    /// The path on the main port; none: `"off"`.
+    pub path: Option<String>,
+    pub allow: Vec<IpNet>,
+}
+
+/// `[shutdown]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shutdown {
+    pub timeout: Duration,
+    pub idle_grace: Duration,
+    pub delay: Duration,
+}
+
+/// `[health_check]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct HealthCheck {
+    pub kind: HealthCheckKind,
+    pub path: String,
+    pub interval: Duration,
+    pub timeout: Duration,
+    pub rise: u32,
+    pub fall: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HealthCheckKind {
+    Http,
+    Tcp,
+    Off,
+}
+
+/// `[circuit_breaker]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct CircuitBreaker {
+    pub enabled: bool,
+    /// Consecutive failures.
+    pub failure_threshold: u32,
+    pub reset_timeout: Duration,
+    pub half_open_requests: u32,
+    pub success_threshold: u32,
+}
+
+/// `[retry]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retry {
+    pub max_retries: u32,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Server {
+            address: vec![ListenAddress::Any { port: 8080 }],
+            environment: "production".to_owned(),
+            backlog: 4096,
+            max_connections: None,
+            max_requests_per_connection: None,
+        }
+    }
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        Runtime {
+            workers: 0,
+            cores: Vec::new(),
+            pin: true,
+            driver: DriverChoice::Auto,
+            ring_entries: 4096,
+        }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Http {
+            max_head_bytes: 32 * 1024,
+            max_headers: 128,
+            max_body_bytes: None,
+            min_body_rate: 1024,
+            host: HostMode::Preserve,
+            forwarded: ForwardedMode::XForwarded,
+            via: false,
+            reason_header: true,
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts {
+            request_head: Duration::from_secs(10),
+            request_body: Duration::from_secs(30),
+            idle: Duration::from_secs(60),
+            connect: Duration::from_secs(1),
+            response_head: Duration::from_secs(30),
+            response_body: Duration::from_secs(60),
+            tunnel: Duration::from_secs(3600),
+            exchange: None,
+        }
+    }
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Upstream {
+            max_idle: 256,
+            idle: Duration::from_secs(50),
+            max_age: Duration::from_secs(600),
+            max_connections: None,
+            tcp_keepalive: Some(Duration::from_secs(30)),
+            tcp_user_timeout: None,
+            source_address: None,
+            receive_buffer: 256 * 1024,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { buffer_memory: None }
+    }
+}
+
+impl Default for Strategy {
+    fn default() -> Self {
+        Strategy {
+            kind: StrategyKind::RoundRobin,
+            virtual_nodes: 100,
+        }
+    }
+}
+
+impl Default for Logging {
+    fn default() -> Self {
+        Logging {
+            level: Level::Info,
+            format: None,
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Admin {
+            address: Some(ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 9070)))),
+        }
+    }
+}
+
+impl Default for Observe {
+    fn default() -> Self {
+        Observe { address: None }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics {
+            path: Some("/metrics".to_owned()),
+            allow: vec![
+                IpNet::V4("127.0.0.0/8".parse().expect("a literal network")),
+                IpNet::V6("::1/128".parse().expect("a literal network")),
+            ],
+        }
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Shutdown {
+            timeout: Duration::from_secs(30),
+            idle_grace: Duration::from_millis(200),
+            delay: Duration::ZERO,
+        }
+    }
+}
+
+impl Default for HealthCheck {
+    fn default() -> Self {
+        HealthCheck {
+            kind: HealthCheckKind::Http,
+            path: "/health".to_owned(),
+            interval: Duration::from_secs(2),
+            timeout: Duration::from_secs(1),
+            rise: 2,
+            fall: 3,
+        }
+    }
+}
+
+impl Default for CircuitBreaker {
+    fn default() -> Self {
+        CircuitBreaker {
+            enabled: true,
+            failure_threshold: 5,
+            reset_timeout: Duration::from_secs(30),
+            half_open_requests: 1,
+            success_threshold: 1,
+        }
+    }
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Retry { max_retries: 2 }
+    }
+}
