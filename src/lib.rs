@@ -3,5 +3,11 @@
 //! The library exists for the binary, the tests, the benches and the fuzz targets of this repository; it makes no
 //! promise to other crates.
 
+pub mod buffer;
+pub mod clock;
 pub mod config;
+pub mod memory;
 pub mod reason;
+pub mod sys;
+pub mod transport;
+pub mod wire;
