@@ -4,4 +4,5 @@
 //! promise to other crates.
 
 pub mod config;
+pub mod metrics;
 pub mod reason;
