@@ -3,6 +3,8 @@
 //! The library exists for the binary, the tests, the benches and the fuzz targets of this repository; it makes no
 //! promise to other crates.
 
+pub mod admin;
 pub mod config;
+pub mod log;
 pub mod metrics;
 pub mod reason;
