@@ -3,5 +3,7 @@
 //! The library exists for the binary, the tests, the benches and the fuzz targets of this repository; it makes no
 //! promise to other crates.
 
+pub mod backend;
+pub mod cli;
 pub mod config;
 pub mod reason;
