@@ -218,7 +218,7 @@ fn the_default_answer_says_who_answers_and_what_was_seen() {
                   Proxy-Authorization: Basic c2VjcmV0\r\nX-Api-Key: secret\r\n";
     let answer = backend
         .client()
-        .request("PUT", "/some/path?q=%20\"", fields, b"12345");
+        .request("PUT", "/some/\"path\"?q=%20", fields, b"12345");
     assert_eq!(answer.status, 200);
     assert_eq!(answer.header("x-backend"), Some("a"));
     assert_eq!(answer.header("content-type"), Some("application/json"));
@@ -226,7 +226,7 @@ fn the_default_answer_says_who_answers_and_what_was_seen() {
         "name": "a",
         "port": backend.address.port(),
         "method": "PUT",
-        "path": "/some/path?q=%20\"",
+        "path": "/some/\"path\"?q=%20",
         "body_bytes": 5,
         "headers": {
             "host": "test",
@@ -259,7 +259,8 @@ fn a_prescribed_body_is_exactly_that_long() {
         let mut client = backend.client();
         assert_eq!(client.get("/").body.len(), length);
         let head = client.request("HEAD", "/", "", b"");
-        assert_eq!(head.header("content-length"), Some(length.to_string().as_str()));
+        // An empty answer to HEAD need not declare a length (RFC 9110 §8.6).
+        assert_eq!(head.header("content-length").unwrap_or("0"), length.to_string());
         let second = client.get("/x");
         assert_eq!(second.body.len(), length, "on the same connection");
         if length >= 128 {

@@ -196,9 +196,16 @@ fn health_is_0_for_200_and_1_for_all_else() {
 
 #[test]
 fn health_is_1_where_nobody_listens() {
-    let backend = backend();
-    let address = backend.address();
-    drop(backend);
+    // Bound but not listening: nobody else can get the port meanwhile.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket
+        .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
+        .expect("bind");
+    let address = socket
+        .local_addr()
+        .expect("an address")
+        .as_socket()
+        .expect("an IP address");
     for output in health(address, "/readyz", "10s") {
         assert_eq!(output.status.code(), Some(1));
         assert!(stderr(&output).contains("cannot connect"), "{}", stderr(&output));

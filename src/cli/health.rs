@@ -123,13 +123,21 @@ async fn ask(target: &Target) -> Result<(StatusCode, String), String> {
 fn parse_target(text: &str) -> Result<Target, String> {
     const ALLOWED: &str = "a url is http://HOST:PORT/PATH";
     let uri: Uri = text.parse().map_err(|error| format!("{ALLOWED} ({error})"))?;
-    let host = uri.host().unwrap_or_default();
-    if uri.scheme_str() != Some("http") || host.is_empty() {
+    let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16());
+    // What is in the authority beside host and port is a user's name or no port.
+    let plain = port.map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+    let is_plain = uri
+        .authority()
+        .is_some_and(|authority| authority.as_str() == plain);
+    if uri.scheme_str() != Some("http") || host.is_empty() || !is_plain {
         return Err(ALLOWED.to_owned());
     }
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let port = uri.port_u16().unwrap_or(80);
-    Ok(Target { uri, host, port })
+    Ok(Target {
+        uri,
+        host,
+        port: port.unwrap_or(80),
+    })
 }
 
 #[cfg(test)]
