@@ -154,11 +154,11 @@ pub fn demo_config(server: SocketAddr, admin: SocketAddr, backends: &[DemoBacken
 }
 
 fn what_to_try(args: &DemoArgs, backends: &[DemoBackend]) -> String {
-    let base = |port: u16| match port {
-        0 => "http://127.0.0.1:PORT".to_owned(),
+    let base = |port: u16, unknown: &str| match port {
+        0 => format!("http://127.0.0.1:{unknown}"),
         port => format!("http://127.0.0.1:{port}"),
     };
-    let (server, admin) = (base(args.port), base(args.admin_port));
+    let (server, admin) = (base(args.port, "PORT"), base(args.admin_port, "ADMIN_PORT"));
     let mut text = format!("weir demo: {server} in front of {} backends\n", backends.len());
     for DemoBackend { name, address } in backends {
         // Writing to a String cannot fail.
@@ -179,7 +179,7 @@ fn what_to_try(args: &DemoArgs, backends: &[DemoBackend]) -> String {
         let _ = writeln!(text, "  {command:width$}   # {meaning}");
     }
     if args.port == 0 || args.admin_port == 0 {
-        text.push_str("PORT was left to the kernel: the log and the ready file name it.\n");
+        text.push_str("The kernel chooses what is a word here: the log and the ready file name it.\n");
     }
     text.push_str("Ctrl-C ends it.\n");
     text

@@ -35,7 +35,7 @@ Exit codes:
   2  bad configuration or usage
   3  cannot bind";
 
-/// weir, an HTTP load balancer
+/// An HTTP load balancer
 ///
 /// weir spreads HTTP/1 requests over backends, with one io_uring runtime per core.
 #[derive(Debug, Parser)]
