@@ -65,7 +65,7 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// Serves `surface` on `listener` until `stop` completes; then the listener closes and answers that are under way get
-/// [`STOP_GRACE`]. To be called within a tokio runtime that has I/O and time. Fails only if the listener cannot be used.
+/// a second. To be called within a tokio runtime that has I/O and time. Fails only if the listener cannot be used.
 pub async fn serve(
     listener: Listener,
     surface: Surface,

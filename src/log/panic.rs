@@ -8,18 +8,18 @@ use std::sync::Arc;
 use super::ring::Shared;
 use crate::config::model::Level;
 
-/// Makes every panic of the process one error in the log, with its backtrace; while there is no log, what was the hook
-/// before gets it. Catching the panic, or not, is the business of whoever runs the code.
+/// Makes every panic of the process one error in the log, with its backtrace; before there is a log and after
+/// it has ended, what was the hook before gets it. Catching the panic, or not, is the business of whoever runs the code.
 pub fn install_panic_hook() {
     let before = panic::take_hook();
     panic::set_hook(Box::new(move |info| match super::GLOBAL.get() {
-        Some(shared) => report(
+        Some(shared) if !shared.stopped() => report(
             shared,
             info.payload(),
             info.location(),
             Box::new(Backtrace::force_capture()),
         ),
-        None => before(info),
+        _ => before(info),
     }));
 }
 

@@ -3,6 +3,7 @@
 use std::backtrace::Backtrace;
 use std::io::{self, Write};
 use std::panic::Location;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
@@ -447,4 +448,68 @@ fn lines_of_several_threads_are_written_in_the_order_of_time() {
         .map(|line| line["n"].as_u64().unwrap())
         .collect();
     assert_eq!(numbers, [0, 1, 2, 3, 4, 5]);
+}
+
+/// Set in the process that the test below starts.
+const CHILD: &str = "WEIR_TEST_LOG_CHILD";
+
+#[test]
+fn a_process_logs_to_standard_output_until_its_guard_is_dropped() {
+    if std::env::var_os(CHILD).is_some() {
+        return log_as_a_process_does();
+    }
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "log::tests::a_process_logs_to_standard_output_until_its_guard_is_dropped",
+            "--nocapture",
+        ])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}");
+    // What runs the test in that process writes to the same place.
+    let lines = said
+        .lines()
+        .filter_map(|line| line.find("{\"ts\"").map(|start| &line[start..]));
+    let lines: Vec<Value> = lines.map(|line| serde_json::from_str(line).unwrap()).collect();
+    let said: Vec<_> = lines.iter().map(|line| line["msg"].as_str().unwrap()).collect();
+    assert_eq!(said, ["serving", "now in detail", "panicked: a bug in 7"]);
+    for line in &lines {
+        assert_eq!(
+            (&line["worker"], &line["env"]),
+            (&Value::from(2), &Value::from("staging"))
+        );
+    }
+    assert!(
+        lines[2]["backtrace"]
+            .as_str()
+            .unwrap()
+            .contains("log_as_a_process_does")
+    );
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        stderr.contains("after the log") && !stderr.contains("a bug in 7"),
+        "{stderr}"
+    );
+}
+
+fn log_as_a_process_does() {
+    super::install_panic_hook();
+    let guard = super::init(Level::Info, None, "staging").unwrap();
+    super::register_worker(2);
+    assert!(matches!(
+        super::init(Level::Info, None, "again"),
+        Err(super::InitError::AlreadyStarted)
+    ));
+    tracing::info!("serving");
+    tracing::debug!("not yet");
+    super::set_level(Level::Debug);
+    tracing::debug!("now in detail");
+    let number = 7;
+    assert!(std::panic::catch_unwind(|| panic!("a bug in {number}")).is_err());
+    drop(guard);
+    assert_eq!(super::dropped(), 0);
+    assert!(std::panic::catch_unwind(|| panic!("after the log")).is_err());
 }
