@@ -1,9 +1,6 @@
 //! One listener of the control thread: accept, limit, serve HTTP/1.1 by hyper, stop.
 //!
-//! Each listener has a budget of its own, so that whoever fills one cannot make another unreachable: at most
-//! [`MAX_CONNECTIONS`] at a time (more wait in the kernel's queue), a request head within [`HEAD_TIMEOUT`], which also
-//! bounds how long a kept connection may idle, and [`MAX_LIFETIME`] for a connection in all, which also bounds a client
-//! that does not read its answer.
+//! Each listener has a budget of its own, [`Limits`], so that whoever fills one cannot make another unreachable.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -23,12 +20,23 @@ use tokio::time::{sleep, timeout};
 
 use super::{State, Surface, internal, router};
 
-/// Connections served at a time, per listener.
-const MAX_CONNECTIONS: usize = 64;
-/// Time for a request head, and between two requests.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Life of a connection, whatever happens on it.
-const MAX_LIFETIME: Duration = Duration::from_secs(60);
+/// What one listener spends on its clients.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Connections served at a time; more wait in the kernel's queue.
+    pub(super) connections: usize,
+    /// Time for a request head, and between two requests.
+    pub(super) head: Duration,
+    /// Life of a connection, whatever happens on it: it also ends a client that does not read its answer.
+    pub(super) lifetime: Duration,
+}
+
+const LIMITS: Limits = Limits {
+    connections: 64,
+    head: Duration::from_secs(10),
+    lifetime: Duration::from_secs(60),
+};
+
 /// Time that connections get to finish an answer once told to stop, or past their lifetime.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 /// Bytes of a request head.
@@ -57,15 +65,25 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// Serves `surface` on `listener` until `stop` completes; then the listener closes and answers that are under way get
-/// [`STOP_GRACE`]. To be called within a tokio runtime that has I/O and time. Fails only if the listener cannot be used.
+/// a second. To be called within a tokio runtime that has I/O and time. Fails only if the listener cannot be used.
 pub async fn serve(
     listener: Listener,
     surface: Surface,
     state: Arc<State>,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
+    serve_within(LIMITS, listener, surface, state, stop).await
+}
+
+pub(super) async fn serve_within(
+    limits: Limits,
+    listener: Listener,
+    surface: Surface,
+    state: Arc<State>,
+    stop: impl Future<Output = ()>,
+) -> io::Result<()> {
     let listener = Accept::new(listener)?;
-    let budget = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let budget = Arc::new(Semaphore::new(limits.connections));
     let (closing, closed) = tokio::sync::watch::channel(());
     let mut connections = JoinSet::new();
     let mut stop = pin!(stop);
@@ -79,11 +97,11 @@ pub async fn serve(
             Ok(Some((stream, permit))) => {
                 let (state, mut closed) = (Arc::clone(&state), closed.clone());
                 connections.spawn(async move {
-                    serve_connection(stream, surface, state, async move {
+                    let closing = async move {
                         // An error means that the sender is gone, which is the signal.
                         let _ = closed.changed().await;
-                    })
-                    .await;
+                    };
+                    serve_connection(limits, stream, surface, state, closing).await;
                     drop(permit);
                 });
             }
@@ -151,6 +169,7 @@ impl Accept {
 }
 
 async fn serve_connection(
+    limits: Limits,
     stream: Box<dyn Stream>,
     surface: Surface,
     state: Arc<State>,
@@ -162,7 +181,7 @@ async fn serve_connection(
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(limits.head)
         .max_buf_size(MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
@@ -170,7 +189,7 @@ async fn serve_connection(
     tokio::select! {
         _ = connection.as_mut() => return,
         () = closing => {}
-        () = sleep(MAX_LIFETIME) => {}
+        () = sleep(limits.lifetime) => {}
     }
     connection.as_mut().graceful_shutdown();
     let _ = timeout(STOP_GRACE, connection).await;

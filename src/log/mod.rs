@@ -1,6 +1,6 @@
 //! The log: events by `tracing`, written by one thread, never waited for.
 //!
-//! A thread that logs formats its line into a ring of its own ([`ring`]) and goes on; the thread `weir-log` ([`writer`])
+//! A thread that logs formats its line into a ring of its own (`ring`) and goes on; the thread `weir-log` (`writer`)
 //! collects from all rings and writes to standard output. A ring that is full drops the line, and the drop is counted
 //! and said in the log itself. So neither a slow disk nor a reader that stopped reading can slow a worker.
 //!
@@ -57,12 +57,10 @@ pub fn init(level: Level, format: Option<LogFormat>, environment: &str) -> Resul
     let style = Style::new(format, terminal && wants_colour(), environment);
     let output = stdout.as_fd().try_clone_to_owned().map_err(InitError::Output)?;
     let shared = Arc::new(Shared::new(level, style));
-    if GLOBAL.set(Arc::clone(&shared)).is_err() {
-        return Err(InitError::AlreadyStarted);
-    }
     let guard = start(&shared, Box::new(File::from(output))).map_err(InitError::Thread)?;
-    tracing::subscriber::set_global_default(LogSubscriber::new(shared))
+    tracing::subscriber::set_global_default(LogSubscriber::new(Arc::clone(&shared)))
         .map_err(|_| InitError::AlreadyStarted)?;
+    GLOBAL.set(shared).map_err(|_| InitError::AlreadyStarted)?;
     Ok(guard)
 }
 

@@ -2,25 +2,36 @@
 
 use std::any::Any;
 use std::backtrace::Backtrace;
-use std::panic::{self, PanicHookInfo};
+use std::panic::{self, Location};
+use std::sync::Arc;
 
+use super::ring::Shared;
 use crate::config::model::Level;
 
-/// Makes every panic of the process one error in the log, with its backtrace; while there is no log, what was the hook
-/// before gets it. Catching the panic, or not, is the business of whoever runs the code.
+/// Makes every panic of the process one error in the log, with its backtrace; before there is a log and after
+/// it has ended, what was the hook before gets it. Catching the panic, or not, is the business of whoever runs the code.
 pub fn install_panic_hook() {
     let before = panic::take_hook();
     panic::set_hook(Box::new(move |info| match super::GLOBAL.get() {
-        Some(shared) => report(shared, info),
-        None => before(info),
+        Some(shared) if !shared.stopped() => report(
+            shared,
+            info.payload(),
+            info.location(),
+            Box::new(Backtrace::force_capture()),
+        ),
+        _ => before(info),
     }));
 }
 
-fn report(shared: &std::sync::Arc<super::Shared>, info: &PanicHookInfo<'_>) {
-    let backtrace = Box::new(Backtrace::force_capture());
+pub(super) fn report(
+    shared: &Arc<Shared>,
+    payload: &(dyn Any + Send),
+    location: Option<&Location<'_>>,
+    backtrace: Box<Backtrace>,
+) {
     shared.log(Level::Error, module_path!(), Some(backtrace), |line| {
-        line.message(format_args!("panicked: {}", message(info.payload())));
-        if let Some(location) = info.location() {
+        line.message(format_args!("panicked: {}", message(payload)));
+        if let Some(location) = location {
             line.field("location", format_args!("{location}"));
         }
     });

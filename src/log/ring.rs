@@ -214,6 +214,11 @@ impl Shared {
         self.asleep.store(asleep, Ordering::SeqCst);
     }
 
+    #[cfg(test)]
+    pub(super) fn is_asleep(&self) -> bool {
+        self.asleep.load(Ordering::SeqCst)
+    }
+
     /// Tells the writer to write what is there and to end.
     pub(super) fn stop(&self) {
         self.stop.store(true, Ordering::Release);

@@ -219,3 +219,157 @@ impl<const CELLS: usize> Merged<CELLS> {
             .filter(|(index, _)| self.touched & (1 << index) != 0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::{Coarse, Fine, Histogram, MAX_US, Merged};
+
+    /// Values of every magnitude, some past the range.
+    fn any_us() -> impl Strategy<Value = u64> {
+        (0..33_u32, any::<u64>()).prop_map(|(bits, value)| value & ((1 << bits) - 1))
+    }
+
+    fn allocated<const CELLS: usize>(histogram: &Histogram<CELLS>) -> Vec<usize> {
+        let blocks = histogram.blocks.iter().enumerate();
+        blocks
+            .filter_map(|(index, block)| block.get().map(|_| index))
+            .collect()
+    }
+
+    /// Four shards that share the values against one HdrHistogram that saw them all.
+    fn merge_is_exact<const CELLS: usize>(values: &[u64]) {
+        let shards = [(); 4].map(|()| Histogram::<CELLS>::new());
+        let mut expected = Histogram::<CELLS>::empty_hdr();
+        let mut sum_ns = 0;
+        for (index, &us) in values.iter().enumerate() {
+            shards[index % 4].record(Duration::from_micros(us) + Duration::from_nanos(index as u64 % 1_000));
+            expected.record(us.min(MAX_US)).unwrap();
+            sum_ns += u128::from(us) * 1_000 + index as u128 % 1_000;
+        }
+        let mut merged = Merged::new();
+        let mut actual = Histogram::<CELLS>::empty_hdr();
+        for shard in &shards {
+            merged.add(shard);
+            shard.merge_into(&mut actual);
+        }
+        assert_eq!(actual, expected);
+        for tenth_of_percent in 0..=1_000 {
+            let quantile = f64::from(tenth_of_percent) / 1_000.0;
+            assert_eq!(
+                actual.value_at_quantile(quantile),
+                expected.value_at_quantile(quantile)
+            );
+        }
+        let mut at_once = Histogram::<CELLS>::empty_hdr();
+        merged.merge_into(&mut at_once);
+        assert_eq!(at_once, expected);
+        assert_eq!(merged.count, values.len() as u64);
+        assert_eq!(merged.sum_ns, sum_ns);
+        let over = values.iter().filter(|us| **us > MAX_US).count();
+        assert_eq!(merged.clamped, over as u64);
+    }
+
+    proptest! {
+        #[test]
+        fn merging_shards_gives_the_histogram_that_saw_everything(values in vec(any_us(), 0..2_000)) {
+            merge_is_exact::<1024>(&values);
+            merge_is_exact::<128>(&values);
+        }
+    }
+
+    fn cells_are_those_of_hdrhistogram<const CELLS: usize>() {
+        let hdr = Histogram::<CELLS>::empty_hdr();
+        let edges = (0..32).map(|bits| 1_u64 << bits);
+        let near = edges.flat_map(|edge| (edge.saturating_sub(3)..edge + 3).chain([edge + edge / 3]));
+        for us in near
+            .chain(0..5_000)
+            .chain([MAX_US - 1, MAX_US])
+            .filter(|us| *us <= MAX_US)
+        {
+            let (block, cell) = Histogram::<CELLS>::place(us);
+            assert_eq!(
+                Histogram::<CELLS>::lowest(block, cell),
+                hdr.lowest_equivalent(us),
+                "{us}"
+            );
+            assert!(block < super::BLOCKS, "{us}");
+        }
+    }
+
+    #[test]
+    fn every_value_falls_into_the_cell_that_hdrhistogram_has_for_it() {
+        cells_are_those_of_hdrhistogram::<1024>();
+        cells_are_those_of_hdrhistogram::<128>();
+    }
+
+    #[test]
+    fn a_block_is_allocated_by_the_first_value_in_it() {
+        let fine = Fine::new();
+        assert!(allocated(&fine).is_empty());
+        for (us, blocks) in [
+            (1_023, vec![0]),
+            (0, vec![0]),
+            (1_024, vec![0, 1]),
+            (2_047, vec![0, 1]),
+            (2_048, vec![0, 1, 2]),
+            (MAX_US, vec![0, 1, 2, 22]),
+        ] {
+            fine.record(Duration::from_micros(us));
+            assert_eq!(allocated(&fine), blocks, "{us}");
+        }
+        let coarse = Coarse::new();
+        coarse.record(Duration::from_micros(MAX_US));
+        assert_eq!(allocated(&coarse), [25]);
+    }
+
+    #[test]
+    fn sum_and_maximum_are_exact_to_the_nanosecond() {
+        let histogram = Fine::new();
+        histogram.record(Duration::from_nanos(1_999));
+        histogram.record(Duration::from_nanos(999));
+        histogram.record(Duration::from_nanos(5_000_000_007));
+        let mut merged = Merged::new();
+        merged.add(&histogram);
+        assert_eq!(
+            (merged.count, merged.sum_ns, merged.max_ns),
+            (3, 5_000_003_005, 5_000_000_007)
+        );
+    }
+
+    #[test]
+    fn what_is_past_an_hour_counts_as_an_hour_and_is_counted_apart() {
+        let histogram = Fine::new();
+        histogram.record(Duration::from_secs(3_600));
+        histogram.record(Duration::from_secs(7_200));
+        histogram.record(Duration::MAX);
+        let mut merged = Merged::new();
+        merged.add(&histogram);
+        assert_eq!((merged.count, merged.clamped, merged.max_ns), (3, 2, u64::MAX));
+        let mut hdr = Fine::empty_hdr();
+        merged.merge_into(&mut hdr);
+        assert_eq!(hdr.value_at_quantile(0.0), hdr.lowest_equivalent(MAX_US));
+    }
+
+    #[test]
+    fn a_cleared_merge_is_as_new() {
+        let (first, second) = (Fine::new(), Fine::new());
+        first.record(Duration::from_secs(7_200));
+        second.record(Duration::from_micros(3));
+        let mut merged = Merged::new();
+        merged.add(&first);
+        merged.clear();
+        merged.add(&second);
+        let mut hdr = Fine::empty_hdr();
+        merged.merge_into(&mut hdr);
+        assert_eq!((hdr.len(), hdr.max()), (1, 3));
+        assert_eq!(
+            (merged.count, merged.sum_ns, merged.max_ns, merged.clamped),
+            (1, 3_000, 3_000, 0)
+        );
+    }
+}

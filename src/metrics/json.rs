@@ -155,3 +155,113 @@ fn weir(snapshot: &Snapshot, log_lines_dropped: u64) -> Weir {
             .collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use super::render;
+    use crate::metrics::snapshot::{
+        BackendInfo, BackendState, BackendTotals, Latency, Snapshot, WorkerTotals,
+    };
+    use crate::reason::Reason;
+
+    fn backend(url: &str, name: &str) -> BackendTotals {
+        BackendTotals {
+            info: BackendInfo {
+                url: url.to_owned(),
+                name: name.to_owned(),
+            },
+            state: BackendState {
+                healthy: true,
+                eligible: false,
+                in_flight: 2,
+            },
+            selections: 0,
+            failures: 0,
+            connects: 0,
+            connect_failures: 0,
+            statuses: BTreeMap::new(),
+            latency: Latency::default(),
+        }
+    }
+
+    fn snapshot(backends: Vec<BackendTotals>) -> Snapshot {
+        let mut reasons = [0; Reason::ALL.len()];
+        reasons[Reason::NoBackend as usize] = 2;
+        reasons[Reason::ConnectRefused as usize] = 1;
+        Snapshot {
+            uptime: Duration::new(61, 5),
+            algorithm: "round-robin".to_owned(),
+            backends,
+            workers: vec![
+                WorkerTotals {
+                    exchanges: 10,
+                    connections_accepted: 4,
+                    connections_open: 1,
+                    panics: 0,
+                    accept_errors: 1,
+                    client_aborts: 2,
+                },
+                WorkerTotals {
+                    exchanges: 3,
+                    connections_accepted: 2,
+                    ..WorkerTotals::default()
+                },
+            ],
+            reasons,
+        }
+    }
+
+    #[test]
+    fn the_document_is_the_original_s_and_what_weir_adds() {
+        let mut first = backend("http://127.0.0.1:8081", "a");
+        first.selections = 11;
+        first.failures = 1;
+        first.connects = 3;
+        first.connect_failures = 1;
+        first.statuses = BTreeMap::from([(200, 8), (404, 2)]);
+        first.latency = Latency {
+            count: 10,
+            mean_ns: 1_500_250,
+            max_ns: 9_000_001,
+            p50_ns: 1_200_000,
+            p95_ns: 8_990_000,
+            p99_ns: 9_000_001,
+            clamped: 0,
+        };
+        let out = render(&snapshot(vec![first, backend("unix:/run/b.sock", "b")]), 7).unwrap();
+        let expected = concat!(
+            r#"{"total_requests":13,"uptime":61000000005,"algorithm":"round-robin","backends":{"#,
+            r#""http://127.0.0.1:8081":{"requests":11,"selections":11,"healthy":true,"avg_response":1500250,"#,
+            r#""p50_response":1200000,"p95_response":8990000,"p99_response":9000001,"#,
+            r#""status_codes":{"200":8,"404":2},"name":"a","eligible":false,"in_flight":2,"failures":1,"#,
+            r#""max_response":9000001,"clamped_responses":0,"connects":3,"connect_failures":1},"#,
+            r#""unix:/run/b.sock":{"requests":0,"selections":0,"healthy":true,"avg_response":0,"#,
+            r#""p50_response":0,"p95_response":0,"p99_response":0,"#,
+            r#""status_codes":{},"name":"b","eligible":false,"in_flight":2,"failures":0,"#,
+            r#""max_response":0,"clamped_responses":0,"connects":0,"connect_failures":0}},"#,
+            r#""weir":{"version":"VERSION","status_codes":{"502":1,"503":2},"#,
+            r#""reasons":{"connect_refused":1,"no_backend":2},"connections":{"open":1,"accepted":6},"#,
+            r#""client_aborts":2,"accept_errors":1,"panics":0,"log_lines_dropped":7,"workers":["#,
+            r#"{"worker":0,"requests":10,"connections":{"open":1,"accepted":4}},"#,
+            r#"{"worker":1,"requests":3,"connections":{"open":0,"accepted":2}}]}}"#,
+            "\n"
+        );
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            expected.replace("VERSION", env!("CARGO_PKG_VERSION"))
+        );
+    }
+
+    #[test]
+    fn backends_that_share_a_url_are_told_apart_by_name() {
+        let backends = [("http://h:1", "a"), ("http://h:2", "b"), ("http://h:1", "c")];
+        let backends = backends.map(|(url, name)| backend(url, name)).to_vec();
+        let out = render(&snapshot(backends), 0).unwrap();
+        let document: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        let keys: Vec<_> = document["backends"].as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["http://h:1 (a)", "http://h:2", "http://h:1 (c)"]);
+    }
+}

@@ -235,3 +235,169 @@ impl LatencyScratch {
         latency
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use super::{BackendInfo, BackendState, Info, Snapshot};
+    use crate::metrics::Shard;
+    use crate::reason::Reason;
+
+    const UP: BackendState = BackendState {
+        healthy: true,
+        eligible: true,
+        in_flight: 0,
+    };
+
+    fn info(backends: usize) -> Info {
+        Info {
+            backends: (0..backends)
+                .map(|index| BackendInfo {
+                    url: format!("http://127.0.0.1:{index}"),
+                    name: format!("b{index}"),
+                })
+                .collect(),
+            algorithm: "round-robin".to_owned(),
+            started: Instant::now(),
+        }
+    }
+
+    fn shards(workers: usize, backends: usize) -> Vec<Arc<Shard>> {
+        (0..workers).map(|_| Arc::new(Shard::new(backends))).collect()
+    }
+
+    #[test]
+    fn workers_are_added_up_and_kept_apart() {
+        let shards = shards(3, 2);
+        for (worker, shard) in shards.iter().enumerate() {
+            for _ in 0..=worker {
+                shard.exchange_received();
+                shard.selection(1);
+                shard.backend_connect(1, true);
+                shard.attempt(1, Some(200), Duration::from_millis(worker as u64 + 1));
+            }
+            shard.attempt(1, None, Duration::from_secs(9));
+            shard.attempt(1, Some(99), Duration::from_secs(9));
+            shard.backend_connect(1, false);
+            shard.own_answer(Reason::NoBackend);
+            shard.own_answer(Reason::QueueFull);
+            shard.own_answer(Reason::OutOfMemory);
+            shard.connection_opened();
+            shard.connection_opened();
+            shard.connection_closed();
+            shard.panic_caught();
+            shard.accept_error();
+            shard.client_abort();
+        }
+        let snapshot = Snapshot::take(&shards, &info(2), |_| UP);
+        assert_eq!(snapshot.total(|worker| worker.exchanges), 6);
+        assert_eq!(snapshot.workers[2].exchanges, 3);
+        assert_eq!(snapshot.workers[0].connections_accepted, 2);
+        assert_eq!(snapshot.total(|worker| worker.connections_open), 3);
+        assert_eq!(snapshot.total(|worker| worker.panics), 3);
+        assert_eq!(snapshot.total(|worker| worker.accept_errors), 3);
+        assert_eq!(snapshot.total(|worker| worker.client_aborts), 3);
+        assert_eq!(
+            snapshot.own_statuses().into_iter().collect::<Vec<_>>(),
+            [(503, 9)]
+        );
+        assert_eq!(snapshot.reasons[Reason::QueueFull as usize], 3);
+
+        assert_eq!(snapshot.backends[0].attempts(), 0);
+        assert_eq!(snapshot.backends[0].latency, Default::default());
+        let backend = &snapshot.backends[1];
+        assert_eq!(backend.attempts(), 12);
+        assert_eq!(backend.failures, 6);
+        assert_eq!(backend.selections, 6);
+        assert_eq!((backend.connects, backend.connect_failures), (6, 3));
+        assert_eq!(backend.statuses.iter().collect::<Vec<_>>(), [(&200, &6)]);
+        // 1 ms once, 2 ms twice, 3 ms three times; failures are no samples.
+        assert_eq!(backend.latency.count, 6);
+        assert_eq!(backend.latency.mean_ns, 14_000_000 / 6);
+        assert_eq!(backend.latency.max_ns, 3_000_000);
+        assert_eq!(backend.latency.p50_ns, 2_000_000);
+        assert_eq!(backend.latency.p99_ns, 3_000_000);
+    }
+
+    #[test]
+    fn a_percentile_is_never_past_the_maximum() {
+        let shards = shards(1, 1);
+        shards[0].attempt(0, Some(200), Duration::from_micros(1_000_001));
+        let latency = Snapshot::take(&shards, &info(1), |_| UP).backends[0].latency;
+        assert_eq!((latency.p50_ns, latency.p99_ns), (latency.max_ns, latency.max_ns));
+    }
+
+    /// Everything in a snapshot that may only grow.
+    fn counters(snapshot: &Snapshot) -> Vec<u64> {
+        let mut all = snapshot.reasons.to_vec();
+        for worker in &snapshot.workers {
+            all.extend([worker.exchanges, worker.connections_accepted]);
+        }
+        for backend in &snapshot.backends {
+            let statuses = [200, 404, 503].map(|status| backend.statuses.get(&status).copied().unwrap_or(0));
+            all.extend(statuses);
+            all.extend([backend.selections, backend.failures, backend.connects]);
+            all.extend([
+                backend.latency.count,
+                backend.latency.max_ns,
+                backend.latency.clamped,
+            ]);
+        }
+        all
+    }
+
+    #[test]
+    fn a_scrape_during_load_never_sees_a_counter_go_back() {
+        const EVENTS: u64 = 40_000;
+        let shards = shards(3, 2);
+        let info = info(2);
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let writers: Vec<_> = shards
+                .iter()
+                .map(|shard| {
+                    scope.spawn(|| {
+                        for event in 0..EVENTS {
+                            let backend = event as usize % 2;
+                            shard.connection_opened();
+                            shard.exchange_received();
+                            shard.selection(backend);
+                            shard.backend_connect(backend, true);
+                            let status = [200, 404, 503][event as usize % 3];
+                            shard.attempt(backend, Some(status), Duration::from_nanos(event * event * 7));
+                            shard.attempt(backend, None, Duration::ZERO);
+                            shard.own_answer(Reason::ALL[event as usize % Reason::ALL.len()]);
+                            shard.connection_closed();
+                        }
+                    })
+                })
+                .collect();
+            let reader = scope.spawn(|| {
+                let mut before = counters(&Snapshot::take(&shards, &info, |_| UP));
+                let mut scrapes = 0;
+                while !done.load(Ordering::Acquire) || scrapes == 0 {
+                    let snapshot = Snapshot::take(&shards, &info, |_| UP);
+                    let now = counters(&snapshot);
+                    assert!(before.iter().zip(&now).all(|(before, now)| before <= now));
+                    assert!(snapshot.workers.iter().all(|worker| worker.connections_open <= 1));
+                    before = now;
+                    scrapes += 1;
+                }
+            });
+            for writer in writers {
+                writer.join().unwrap();
+            }
+            done.store(true, Ordering::Release);
+            reader.join().unwrap();
+        });
+        let last = Snapshot::take(&shards, &info, |_| UP);
+        assert_eq!(last.total(|worker| worker.exchanges), 3 * EVENTS);
+        assert_eq!(last.total(|worker| worker.connections_open), 0);
+        assert_eq!(last.backends[0].latency.count, 3 * EVENTS / 2);
+        assert_eq!(last.backends[1].attempts(), 3 * EVENTS);
+    }
+}
