@@ -4,4 +4,5 @@
 //! promise to other crates.
 
 pub mod config;
+pub mod http1;
 pub mod reason;
