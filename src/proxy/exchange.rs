@@ -239,6 +239,7 @@ impl Exchange<'_> {
             },
             forwarded: http.forwarded,
             client: self.client.peer,
+            scheme: "http",
             via: http.via,
         };
         let bound = request_bound(head, &rewrite);

@@ -1,0 +1,180 @@
+//! Requests toward a backend.
+//!
+//! * `METHOD origin-form HTTP/1.1`; an absolute-form target gives its authority to `Host` (RFC 9112 §3.2.2).
+//! * `Host` stays where it is, or goes first if it is another than came.
+//! * Framing fields and `Expect` stay as they came; `Expect` of HTTP/1.0 means nothing and is removed.
+//! * `TE` is removed, unless it says `trailers`, which goes out as `TE: trailers` with `Connection: TE` (RFC 9110 §10.1.4):
+//!   weir passes trailers on.
+//! * `Upgrade` goes on with `Connection: upgrade` where [`RequestHead::upgrade`] gives something, without h2c.
+//! * `Forwarded` and every `X-Forwarded-…` of the client is removed in every mode, and set anew as the mode says:
+//!   `X-Forwarded-For`, `-Proto` and `-Host`, or RFC 7239's `for`, `host` and `proto`. No `-Port`: `-Host` has it. A
+//!   client on a Unix socket is `unknown` in both (RFC 7239 §6.2). An IPv4 client of an IPv6 listener is written as IPv4.
+
+use std::io::Write;
+use std::net::IpAddr;
+
+use super::{FIXED_BYTES, copy_fields, write_connection, write_field, write_upgrade, write_via};
+use crate::config::model::ForwardedMode;
+use crate::http1::head::Version;
+use crate::http1::{Known, RequestHead};
+
+/// What `Host` the backend gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostRewrite<'a> {
+    /// What the client asked for; `fallback` (the backend's authority) if an HTTP/1.0 request names none.
+    Preserve {
+        fallback: &'a [u8],
+    },
+    Set(&'a [u8]),
+}
+
+/// How a request is changed on its way. Everything here is weir's own or checked: it is written as it is.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestRewrite<'a> {
+    pub host: HostRewrite<'a>,
+    pub forwarded: ForwardedMode,
+    /// None: the client came over a Unix socket.
+    pub client: Option<IpAddr>,
+    /// What the client spoke: `http` or `https`.
+    pub scheme: &'static str,
+    /// Append a `Via`.
+    pub via: bool,
+}
+
+/// Never less than what [`write_request`] appends.
+pub fn request_bound(head: &RequestHead, rewrite: &RequestRewrite<'_>) -> usize {
+    let host = match rewrite.host {
+        HostRewrite::Preserve { fallback } => fallback.len(),
+        HostRewrite::Set(name) => name.len(),
+    };
+    // The authority, a part of the head, can go out up to three times: Host, X-Forwarded-Host, Forwarded. A value that no
+    // space precedes gains one.
+    3 * head.authority_len()
+        + head.head_len()
+        + head.table.fields.len()
+        + upgrade_growth(head)
+        + host
+        + FIXED_BYTES
+}
+
+/// `a,b` goes out as `a, b`.
+fn upgrade_growth(head: &RequestHead) -> usize {
+    head.table
+        .all(Known::Upgrade)
+        .map(|field| field.value.len() + 2)
+        .sum()
+}
+
+/// Appends the head to `out`; within [`request_bound`], so that a buffer with that much room does not grow.
+pub fn write_request(head: &RequestHead, bytes: &[u8], rewrite: &RequestRewrite<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(head.method_bytes(bytes));
+    out.push(b' ');
+    let path = head.path(bytes);
+    if path.first() == Some(&b'?') {
+        out.push(b'/');
+    }
+    out.extend_from_slice(path);
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+
+    let replaced = match rewrite.host {
+        HostRewrite::Set(name) => Some(name),
+        HostRewrite::Preserve { fallback } => {
+            let missing = (!head.has(Known::Host)).then_some(fallback);
+            head.target_authority(bytes).or(missing)
+        }
+    };
+    if let Some(host) = replaced {
+        write_field(out, b"Host", host);
+    }
+    let keep_expect = head.version() == Version::Http11;
+    copy_fields(&head.table, bytes, out, |field| match field.known {
+        Known::Other => !field.nominated,
+        Known::Host => replaced.is_none(),
+        Known::Expect => keep_expect && !field.nominated,
+        Known::Connection
+        | Known::KeepAlive
+        | Known::ProxyConnection
+        | Known::Te
+        | Known::Upgrade
+        | Known::Http2Settings
+        | Known::Forwarded
+        | Known::XForwarded => false,
+        Known::TransferEncoding
+        | Known::ContentLength
+        | Known::Trailer
+        | Known::Via
+        | Known::Date
+        | Known::Server => !field.nominated,
+    });
+    if head.has(Known::Upgrade) || head.has(Known::Te) {
+        let upgrade = write_upgrade(out, head.upgrade_protocols(bytes));
+        let trailers = head.takes_trailers(bytes);
+        if trailers {
+            out.extend_from_slice(b"TE: trailers\r\n");
+        }
+        write_connection(out, &[("upgrade", upgrade), ("TE", trailers)]);
+    }
+    write_origin(head, bytes, rewrite, out);
+    if rewrite.via {
+        write_via(out, head.version());
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The fields that say where the request came from.
+fn write_origin(head: &RequestHead, bytes: &[u8], rewrite: &RequestRewrite<'_>, out: &mut Vec<u8>) {
+    let client = rewrite.client.map(|address| address.to_canonical());
+    let authority = head.authority(bytes).filter(|authority| !authority.is_empty());
+    if matches!(rewrite.forwarded, ForwardedMode::XForwarded | ForwardedMode::Both) {
+        out.extend_from_slice(b"X-Forwarded-For: ");
+        write_address(client, out);
+        out.extend_from_slice(b"\r\n");
+        write_field(out, b"X-Forwarded-Proto", rewrite.scheme.as_bytes());
+        if let Some(authority) = authority {
+            write_field(out, b"X-Forwarded-Host", authority);
+        }
+    }
+    if matches!(rewrite.forwarded, ForwardedMode::Rfc7239 | ForwardedMode::Both) {
+        let bracketed = matches!(client, Some(IpAddr::V6(_)));
+        out.extend_from_slice(if bracketed {
+            b"Forwarded: for=\"["
+        } else {
+            b"Forwarded: for="
+        });
+        write_address(client, out);
+        out.extend_from_slice(if bracketed { b"]\"" } else { b"" });
+        if let Some(authority) = authority {
+            // An authority was checked to have no quote or backslash; a colon or bracket wants a quoted-string.
+            out.extend_from_slice(b";host=\"");
+            out.extend_from_slice(authority);
+            out.push(b'"');
+        }
+        out.extend_from_slice(b";proto=");
+        out.extend_from_slice(rewrite.scheme.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn write_address(client: Option<IpAddr>, out: &mut Vec<u8>) {
+    match client {
+        None => out.extend_from_slice(b"unknown"),
+        Some(IpAddr::V4(address)) => {
+            for (index, octet) in address.octets().into_iter().enumerate() {
+                if index > 0 {
+                    out.push(b'.');
+                }
+                if octet >= 100 {
+                    out.push(b'0' + octet / 100);
+                }
+                if octet >= 10 {
+                    out.push(b'0' + octet / 10 % 10);
+                }
+                out.push(b'0' + octet % 10);
+            }
+        }
+        // Writing to a `Vec` cannot fail.
+        Some(IpAddr::V6(address)) => {
+            let _ = write!(out, "{address}");
+        }
+    }
+}
