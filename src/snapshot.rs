@@ -19,15 +19,27 @@ pub struct Pool {
     pub backends: Vec<Arc<Backend>>,
     /// Who is up as the probes say. Until there are probes, everybody.
     pub probe_up: Bitmap,
+    /// Who is in service as the operator says: a backend of weight 0 is not.
+    pub in_service: Bitmap,
 }
 
 impl Pool {
-    pub fn new(name: &str, strategy: StrategyKind, backends: Vec<Arc<Backend>>) -> Self {
+    /// A pool of `backends`, of which those of weight 0 are out of service.
+    pub fn new(name: &str, strategy: StrategyKind, backends: Vec<(Arc<Backend>, u16)>) -> Self {
+        let in_service = Bitmap::new(backends.len(), true);
+        for (index, _) in backends
+            .iter()
+            .enumerate()
+            .filter(|(_, (_, weight))| *weight == 0)
+        {
+            in_service.set(index, false);
+        }
         Pool {
             name: name.to_owned(),
             strategy: Strategy::new(strategy),
             probe_up: Bitmap::new(backends.len(), true),
-            backends,
+            in_service,
+            backends: backends.into_iter().map(|(backend, _)| backend).collect(),
         }
     }
 
@@ -41,7 +53,7 @@ impl Pool {
 
     /// Whether a backend may be chosen.
     pub fn is_eligible(&self, index: usize) -> bool {
-        self.probe_up.get(index)
+        self.probe_up.get(index) && self.in_service.get(index)
     }
 
     /// Backends that may be chosen.
@@ -66,5 +78,34 @@ impl Snapshot {
     /// Backends by index, the internal one last: the length of every per-backend table.
     pub fn backend_slots(&self) -> usize {
         self.pool.backends.len() + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_of_weight_0_is_never_picked() {
+        let backend = |index: usize| {
+            Arc::new(Backend::new(
+                index,
+                index.to_string(),
+                String::new(),
+                String::new(),
+                Vec::new(),
+            ))
+        };
+        let pool = Pool::new(
+            "default",
+            StrategyKind::RoundRobin,
+            vec![(backend(0), 1), (backend(1), 0)],
+        );
+        for _ in 0..4 {
+            assert_eq!(pool.pick().map(|backend| backend.index), Some(0));
+        }
+        assert_eq!(pool.eligible(), 1);
+        pool.probe_up.set(0, false);
+        assert!(pool.pick().is_none());
     }
 }

@@ -142,11 +142,12 @@ async fn run(config: Config, options: Options) -> Result<u8, StartError> {
         ready_file::write(path, &content)?;
     }
 
-    let code = stop::wait(&mut signals, &mut crew, &lifecycle, &snapshot.config.shutdown).await;
+    let stopped = stop::wait(&mut signals, &mut crew, &lifecycle, &snapshot.config.shutdown).await;
     drop(closing);
-    while side_servers.join_next().await.is_some() {}
+    // Whoever asked twice does not wait for the admin API's last answers either.
+    while !stopped.at_once && side_servers.join_next().await.is_some() {}
     remove_socket_files(bound.iter().chain(&admin_address).chain(&observe_address));
-    Ok(code)
+    Ok(stopped.code)
 }
 
 fn join_lines(errors: &[ResolveError]) -> String {
@@ -180,13 +181,11 @@ fn snapshot(config: Config, addresses: Vec<Vec<Address>>, internal: Vec<u8>) -> 
                 BackendAddress::Tcp { host, port } => format!("{host}:{port}"),
                 BackendAddress::Unix(_) => "localhost".to_owned(),
             };
-            Arc::new(Backend::new(
-                index,
-                backend.name.clone(),
-                backend.url.clone(),
-                authority,
-                addresses,
-            ))
+            let (name, url) = (backend.name.clone(), backend.url.clone());
+            (
+                Arc::new(Backend::new(index, name, url, authority, addresses)),
+                backend.weight,
+            )
         })
         .collect();
     let internal = Backend::new(

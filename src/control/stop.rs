@@ -6,13 +6,27 @@ use crate::control::signals::Signals;
 use crate::control::workers::Crew;
 use crate::server::lifecycle::{Lifecycle, Stage};
 
-/// Waits for the signal to stop, stops, and gives the exit code. A second signal ends the wait at once.
-pub async fn wait(signals: &mut Signals, crew: &mut Crew, lifecycle: &Lifecycle, shutdown: &Shutdown) -> u8 {
+/// How weir came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    /// The process's exit code.
+    pub code: u8,
+    /// Nothing more is to be waited for.
+    pub at_once: bool,
+}
+
+/// Waits for the signal to stop, and stops. A second signal ends the wait at once.
+pub async fn wait(
+    signals: &mut Signals,
+    crew: &mut Crew,
+    lifecycle: &Lifecycle,
+    shutdown: &Shutdown,
+) -> Stopped {
     let signal = tokio::select! {
         signal = signals.next() => signal,
         worker = crew.next_end() => {
             tracing::error!(worker = worker.worker, error = worker.error(), "a worker ended by itself");
-            return exit::CUT;
+            return Stopped { code: exit::CUT, at_once: true };
         }
     };
     lifecycle.advance(Stage::Draining);
@@ -24,10 +38,10 @@ pub async fn wait(signals: &mut Signals, crew: &mut Crew, lifecycle: &Lifecycle,
         "stopping"
     );
     tokio::select! {
-        code = drain(crew, lifecycle, shutdown) => code,
+        code = drain(crew, lifecycle, shutdown) => Stopped { code, at_once: false },
         signal = signals.next() => {
             tracing::warn!(signal, clients = lifecycle.clients(), "second signal: ending at once");
-            exit::CUT
+            Stopped { code: exit::CUT, at_once: true }
         }
     }
 }

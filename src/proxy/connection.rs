@@ -169,6 +169,7 @@ async fn admission(client: &Client, patience: Duration) -> Result<Admission, Ref
             "limits.buffer_memory is in use",
         ));
     }
+    client.set_read_deadline(clock::now() + patience);
     buffer::admitted(|| client.expired()).await.ok_or(Refusal::new(
         Reason::OutOfMemory,
         "limits.buffer_memory stayed in use",

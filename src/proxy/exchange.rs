@@ -170,8 +170,12 @@ impl Exchange<'_> {
             None => {
                 let settings = &self.worker.snapshot.config.upstream;
                 match Box::pin(self.worker.upstream.connect(backend, settings, timeouts.connect)).await {
-                    Ok(connection) => connection,
+                    Ok(connection) => {
+                        self.worker.shard.backend_connect(backend.index, true);
+                        connection
+                    }
                     Err(error) => {
+                        self.worker.shard.backend_connect(backend.index, false);
                         return AttemptEnd::Failed(Failure {
                             reason: error.reason,
                             detail: error.error.to_string(),
