@@ -23,8 +23,9 @@ pub const SMALL: usize = 16 * 1024;
 pub const LARGE: usize = 256 * 1024;
 /// Small buffers that one exchange may hold at once: the request, the outgoing head, the response.
 pub const SMALLS_PER_EXCHANGE: usize = 3;
-/// Free space kept in front of a response, so that its rewritten head fits where the received one was.
-pub const HEADROOM: usize = 512;
+/// Free space kept in front of a response, so that its rewritten head fits where the received one was: more than weir
+/// adds to one.
+pub const HEADROOM: usize = 128;
 
 /// Free buffers kept for reuse at the most, per size: beyond it they go back to the allocator at once.
 const KEPT_SMALL_MAX: usize = 4096;

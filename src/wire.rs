@@ -86,8 +86,8 @@ impl Wire {
     }
 
     /// Reads once; see [`Transport::read`].
-    pub async fn read(&self, buffer: Buffer) -> (io::Result<usize>, Buffer) {
-        self.transport.read(buffer).await
+    pub fn read(&self, buffer: Buffer) -> impl Future<Output = (io::Result<usize>, Buffer)> {
+        self.transport.read(buffer)
     }
 
     /// Sends the whole filled part of `buffer`, which comes back empty; each step must make progress within `stall`.

@@ -15,10 +15,10 @@ use crate::http1::Method;
 use crate::http1::framing::BodyLength;
 use crate::http1::rewrite::{HostRewrite, RequestRewrite, request_bound, write_request};
 use crate::proxy::body::BodyFollower;
-use crate::proxy::connection::{After, Client, PeerName, Request, answer};
+use crate::proxy::connection::{After, Client, Inbound, PeerName, Request, answer};
 use crate::proxy::join;
 use crate::proxy::request_body::{self, Progress, PumpEnd};
-use crate::proxy::response::{Asked, NoAnswer, Response, ResponseEnd};
+use crate::proxy::response::{Asked, Complete, NoAnswer, Response, ResponseEnd};
 use crate::proxy::tunnel::{self, TunnelEnd};
 use crate::reason::Reason;
 use crate::server::worker::Worker;
@@ -46,7 +46,7 @@ pub async fn run(worker: &Rc<Worker>, client: &Client, request: Request) -> Afte
         worker.shard.exchange_received();
     }
     let length = head.body();
-    let exchange = Exchange {
+    let mut exchange = Exchange {
         worker,
         client,
         request,
@@ -57,11 +57,11 @@ pub async fn run(worker: &Rc<Worker>, client: &Client, request: Request) -> Afte
     if let (BodyLength::Length(length), Some(max)) = (length, config.http.max_body_bytes)
         && length > max
     {
-        return exchange.answer(Reason::BodyTooLarge).await;
+        return Box::pin(exchange.answer(Reason::BodyTooLarge)).await;
     }
     match internal.or_else(|| worker.snapshot.pool.pick()) {
         Some(backend) => exchange.serve(backend).await,
-        None => exchange.answer(Reason::NoBackend).await,
+        None => Box::pin(exchange.answer(Reason::NoBackend)).await,
     }
 }
 
@@ -125,7 +125,9 @@ struct Failure {
 }
 
 impl Exchange<'_> {
-    async fn serve(mut self, backend: &Arc<Backend>) -> After {
+    /// Makes the attempt and brings the exchange to its end. What only rare ends need is boxed: this future is part of
+    /// every client connection's memory.
+    async fn serve(&mut self, backend: &Arc<Backend>) -> After {
         let _in_flight = backend.enter();
         if self.counted {
             self.worker.shard.selection(backend.index);
@@ -133,19 +135,25 @@ impl Exchange<'_> {
         let started = Instant::now();
         let mut end = self.attempt(backend, false).await;
         if matches!(&end, AttemptEnd::Failed(failure) if failure.resend) {
-            end = self.attempt(backend, true).await;
+            end = Box::pin(self.attempt(backend, true)).await;
         }
         match end {
             AttemptEnd::Response {
-                end,
+                end: ResponseEnd::Complete(complete),
                 connection,
                 request_done,
-            } => self.finish(backend, end, connection, request_done, started).await,
-            AttemptEnd::Client(end) => self.end_by_client(end).await,
+            } => {
+                self.record(backend, Some(complete.status), started);
+                self.go_on(complete, connection, request_done)
+            }
+            AttemptEnd::Response { end, connection, .. } => {
+                Box::pin(self.end_early(backend, end, connection, started)).await
+            }
+            AttemptEnd::Client(end) => Box::pin(self.end_by_client(end)).await,
             AttemptEnd::Failed(failure) => {
                 self.record(backend, None, started);
                 self.log_failure(backend, failure.reason, &failure.detail);
-                self.answer(failure.reason).await
+                Box::pin(self.answer(failure.reason)).await
             }
         }
     }
@@ -311,7 +319,8 @@ impl Exchange<'_> {
                 inbound,
                 outgoing.payload,
             );
-            let relay = self.response(&connection, &progress).relay(outgoing.buffer);
+            let mut response = self.response(&connection, &progress);
+            let relay = response.relay(outgoing.buffer);
             join::until_second(pump, relay, |(end, _)| end.stops_the_exchange()).await
         };
         client.set_read_deadline(Millis::NEVER);
@@ -337,60 +346,61 @@ impl Exchange<'_> {
         }
     }
 
-    async fn finish(
-        mut self,
-        backend: &Arc<Backend>,
-        end: ResponseEnd,
-        connection: Connection,
-        request_done: bool,
-        started: Instant,
-    ) -> After {
-        match end {
-            ResponseEnd::Complete {
-                status,
-                reusable,
-                keep_alive,
-            } => {
-                self.record(backend, Some(status), started);
-                if reusable && request_done {
-                    connection.set_limit(Millis::NEVER);
-                    self.worker.upstream.keep(connection, clock::now());
-                }
-                if !request_done {
-                    return After::Linger;
-                }
-                if !keep_alive {
-                    return After::Close;
-                }
+    /// After a whole response: keeps what can serve another exchange.
+    fn go_on(&mut self, complete: Complete, connection: Connection, request_done: bool) -> After {
+        if complete.reusable && request_done {
+            connection.set_limit(Millis::NEVER);
+            self.worker.upstream.keep(connection, clock::now());
+        }
+        match (request_done, complete.keep_alive) {
+            (false, _) => After::Linger,
+            (true, false) => After::Close,
+            (true, true) => {
                 self.client.set_write_limit(Millis::NEVER);
                 self.next()
             }
+        }
+    }
+
+    /// After a response that was anything but a whole one.
+    async fn end_early(
+        &mut self,
+        backend: &Arc<Backend>,
+        end: ResponseEnd,
+        connection: Connection,
+        started: Instant,
+    ) -> After {
+        match end {
+            ResponseEnd::Complete(complete) => self.go_on(complete, connection, true),
             ResponseEnd::Upgraded(behind) => {
                 self.record(backend, Some(101), started);
-                connection.set_limit(Millis::NEVER);
-                self.client.set_write_limit(Millis::NEVER);
-                let from_client = std::mem::replace(&mut self.request.inbound.buffer, Buffer::none());
-                let (worker, client) = (self.worker.clone(), self.client);
-                drop(self.request);
-                let tunnel = tunnel::run(&worker, client, &connection, from_client, behind);
-                match Box::pin(tunnel).await {
-                    TunnelEnd::Clean => After::Close,
-                    TunnelEnd::Broken => {
-                        connection.transport().reset_on_close();
-                        After::Abort
-                    }
-                }
+                self.tunnel(connection, behind).await
             }
             ResponseEnd::Cut { status, reason } => {
                 self.record(backend, Some(status), started);
                 self.log_failure(backend, reason, "failed in the middle of a response");
                 After::Abort
             }
-            ResponseEnd::ClientGone { .. } => self.end_by_client(PumpEnd::ClientGone).await,
+            ResponseEnd::ClientGone => self.end_by_client(PumpEnd::ClientGone).await,
         }
     }
 
-    async fn end_by_client(self, end: PumpEnd) -> After {
+    async fn tunnel(&mut self, connection: Connection, behind: Buffer) -> After {
+        connection.set_limit(Millis::NEVER);
+        self.client.set_write_limit(Millis::NEVER);
+        let from_client = std::mem::replace(&mut self.request.inbound.buffer, Buffer::none());
+        // A tunnel lives long; it takes memory only while bytes move.
+        self.request.inbound.admission = None;
+        match tunnel::run(self.worker, self.client, &connection, from_client, behind).await {
+            TunnelEnd::Clean => After::Close,
+            TunnelEnd::Broken => {
+                connection.transport().reset_on_close();
+                After::Abort
+            }
+        }
+    }
+
+    async fn end_by_client(&mut self, end: PumpEnd) -> After {
         match end {
             PumpEnd::Refused(reason) => self.answer(reason).await,
             _ => {
@@ -401,7 +411,7 @@ impl Exchange<'_> {
     }
 
     /// Answers instead of a backend. The connection goes on only if all of the request is here and can be passed over.
-    async fn answer(mut self, reason: Reason) -> After {
+    async fn answer(&mut self, reason: Reason) -> After {
         self.client.set_write_limit(Millis::NEVER);
         let passed_over = self.pass_over_request();
         let keep_alive = self.asked.keep_alive && passed_over && !self.worker.is_closing();
@@ -439,13 +449,15 @@ impl Exchange<'_> {
     }
 
     /// On to the next request, of which some may be here already.
-    fn next(self) -> After {
-        let inbound = self.request.inbound;
-        After::KeepAlive(if inbound.buffer.is_empty() {
-            None
-        } else {
-            Some(inbound)
-        })
+    fn next(&mut self) -> After {
+        let inbound = &mut self.request.inbound;
+        if inbound.buffer.is_empty() {
+            return After::KeepAlive(None);
+        }
+        After::KeepAlive(Some(Inbound {
+            buffer: std::mem::replace(&mut inbound.buffer, Buffer::none()),
+            admission: inbound.admission.take(),
+        }))
     }
 
     /// Puts both sides under `timeouts.exchange`.

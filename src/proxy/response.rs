@@ -54,19 +54,23 @@ impl Asked {
 #[derive(Debug)]
 pub enum ResponseEnd {
     /// All of it went to the client.
-    Complete {
-        status: u16,
-        /// The backend connection is exactly behind the response and may serve another exchange.
-        reusable: bool,
-        /// The client connection may carry another request.
-        keep_alive: bool,
-    },
+    Complete(Complete),
     /// A 101 went to the client; these bytes came right behind it.
     Upgraded(Buffer),
     /// The backend failed in the middle of the response.
     Cut { status: u16, reason: Reason },
     /// The client is gone.
-    ClientGone { status: u16 },
+    ClientGone,
+}
+
+/// A whole response and what may follow it.
+#[derive(Clone, Copy, Debug)]
+pub struct Complete {
+    pub status: u16,
+    /// The backend connection is exactly behind the response and may serve another exchange.
+    pub reusable: bool,
+    /// The client connection may carry another request.
+    pub keep_alive: bool,
 }
 
 /// Why nothing of a final response went to the client.
@@ -106,7 +110,7 @@ pub struct Response<'a> {
 
 impl Response<'_> {
     /// Moves one response from the backend to the client; `buffer` is whatever the caller can spare.
-    pub async fn relay(mut self, mut buffer: Buffer) -> Result<ResponseEnd, NoAnswer> {
+    pub async fn relay(&mut self, mut buffer: Buffer) -> Result<ResponseEnd, NoAnswer> {
         buffer.clear_with_headroom(HEADROOM);
         if self.progress.request_done.get() {
             let patience = self.worker.snapshot.config.timeouts.response_head;
@@ -114,7 +118,7 @@ impl Response<'_> {
         }
         let mut interim = 0;
         let head_len = loop {
-            let head_len = self.read_head(&mut buffer).await?;
+            let head_len = self.read_head(&mut buffer, interim == 0).await?;
             if !self.head.is_interim() {
                 break head_len;
             }
@@ -125,7 +129,7 @@ impl Response<'_> {
             if self.asked.version == Version::Http11
                 && Box::pin(self.pass_interim(buffer.filled())).await.is_err()
             {
-                return Ok(ResponseEnd::ClientGone { status: 0 });
+                return Ok(ResponseEnd::ClientGone);
             }
             buffer.consume(head_len);
             self.head.reset();
@@ -135,9 +139,8 @@ impl Response<'_> {
         self.pass_final(buffer, head_len).await
     }
 
-    /// Reads until a head is complete at the front of `buffer`.
-    async fn read_head(&mut self, buffer: &mut Buffer) -> Result<usize, NoAnswer> {
-        let mut silent = true;
+    /// Reads until a head is complete at the front of `buffer`; `silent`: nothing has come so far.
+    async fn read_head(&mut self, buffer: &mut Buffer, mut silent: bool) -> Result<usize, NoAnswer> {
         loop {
             if !buffer.is_empty() {
                 silent = false;
@@ -187,7 +190,7 @@ impl Response<'_> {
     }
 
     /// Passes the final head on, and the body behind it.
-    async fn pass_final(mut self, mut buffer: Buffer, head_len: usize) -> Result<ResponseEnd, NoAnswer> {
+    async fn pass_final(&mut self, mut buffer: Buffer, head_len: usize) -> Result<ResponseEnd, NoAnswer> {
         let status = self.head.status();
         let upgraded = status == 101;
         let dechunk = self.asked.version == Version::Http10 && self.head.body() == BodyLength::Chunked;
@@ -210,11 +213,11 @@ impl Response<'_> {
         });
         buffer.consume_front(head_len);
         if upgraded {
-            return Ok(self.pass_upgrade(&head, buffer).await);
+            return Ok(Box::pin(self.pass_upgrade(&head, buffer)).await);
         }
         let behind = self.hold_to_body(&mut follower, &mut buffer)?;
-        if !buffer.prepend(&head) && !self.send_apart(&head).await {
-            return Ok(ResponseEnd::ClientGone { status });
+        if !buffer.prepend(&head) && !Box::pin(self.send_apart(&head)).await {
+            return Ok(ResponseEnd::ClientGone);
         }
         drop(head);
         let reusable = self.head.wants_keep_alive() && !follower.ends_with_connection() && !behind;
@@ -244,7 +247,7 @@ impl Response<'_> {
                     .await;
                 buffer = back;
                 if !sent.is_ok() {
-                    return ResponseEnd::ClientGone { status };
+                    return ResponseEnd::ClientGone;
                 }
             }
             if follower.is_done() {
@@ -318,7 +321,7 @@ impl Response<'_> {
         if self.send_apart(head).await {
             ResponseEnd::Upgraded(behind)
         } else {
-            ResponseEnd::ClientGone { status: 101 }
+            ResponseEnd::ClientGone
         }
     }
 }
@@ -334,10 +337,10 @@ struct BodyEnd {
 
 impl BodyEnd {
     fn complete(&self) -> ResponseEnd {
-        ResponseEnd::Complete {
+        ResponseEnd::Complete(Complete {
             status: self.status,
             reusable: self.reusable,
             keep_alive: self.keep_alive,
-        }
+        })
     }
 }
