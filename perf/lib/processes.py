@@ -87,15 +87,16 @@ class Bench:
         return self
 
     def __exit__(self, *_):
-        # A second Ctrl-C must not leave processes behind.
-        interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # A second Ctrl-C (or the time bound) must not leave processes behind: it is heeded after this.
+        held_back = {signal.SIGINT, signal.SIGTERM, signal.SIGALRM}
+        signal.pthread_sigmask(signal.SIG_BLOCK, held_back)
         try:
             for process in reversed(self._running):
                 _end(process)
             self._running.clear()
             self._directory.cleanup()
         finally:
-            signal.signal(signal.SIGINT, interrupt)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, held_back)
 
     def start(self, name, argv, core, **options):
         """Starts `argv` pinned to `core`, in a process group of its own; its output goes to a file of the bench."""

@@ -162,9 +162,14 @@ def merge(results, machine, scenarios=None, instructions=None):
     return results
 
 
+def write_json(path, results):
+    """Writes records as JSON."""
+    Path(path).write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+
+
 def save(results):
     """Writes results.json and RESULTS.md from it."""
-    RESULTS_JSON.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    write_json(RESULTS_JSON, results)
     RESULTS_MARKDOWN.write_text(markdown(results))
 
 

@@ -47,10 +47,11 @@ def count(pids, work):
                 tracer.kill()
                 tracer.wait()
         lines = output.read().splitlines()
-    return result, (_from_perf(lines) if how == "perf" else _from_strace(lines))
+    return result, (from_perf(lines) if how == "perf" else from_strace(lines))
 
 
-def _from_perf(lines):
+def from_perf(lines):
+    """name -> calls in what `perf stat -x,` wrote."""
     calls = {}
     for line in lines:
         fields = line.split(",")
@@ -59,7 +60,8 @@ def _from_perf(lines):
     return calls
 
 
-def _from_strace(lines):
+def from_strace(lines):
+    """name -> calls in what `strace -c` wrote."""
     calls = {}
     for line in lines:
         fields = line.split()

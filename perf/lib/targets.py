@@ -15,6 +15,7 @@ DEFAULT_WEIR = ROOT / "target" / "release" / "weir"
 # Programs of perf/peers are built in weir's target directory, apart from its own artifacts.
 PEER_TARGET_DIRECTORY = ROOT / "target" / "peers"
 BUILD_SECONDS = 1800
+LARGE_BODY_BYTES = 256 * 1024
 
 LOAD = "load"
 CLOSE = "close"
@@ -41,6 +42,13 @@ class Target:
     name = ""
     # What kinds of scenario it can serve.
     kinds = EVERY_KIND
+    # Whether `start` takes `wrapper`, the words of a command (valgrind and its flags) to run the program under, and
+    # `seconds`, how long it may then take to serve.
+    wraps = False
+
+    def takes_part(self, scenario):
+        """Whether it is measured in this scenario."""
+        return scenario.kind in self.kinds
 
     def prepare(self):
         """Finds (or builds) the program; a Failure says what is missing."""
@@ -88,6 +96,7 @@ class Weir(Target):
     """weir itself, with perf/peers/weir.toml: its defaults."""
 
     name = "weir"
+    wraps = True
 
     def __init__(self, path=None, settings=()):
         """`settings` are `section.key=value` for `--set`, on top of the configuration."""
@@ -133,6 +142,9 @@ class HAProxy(Target):
     """Debian's HAProxy."""
 
     name = "haproxy"
+    wraps = True
+    # A line of its `defaults` section on top of the template.
+    option = ""
 
     def prepare(self):
         self._path = processes.need("haproxy", "haproxy")
@@ -141,11 +153,22 @@ class HAProxy(Target):
         return _first_line([self._path, "-v"]).split(" - ")[0]
 
     def start(self, bench, request, wrapper=(), seconds=processes.START_SECONDS):
-        values = _places(bench, request)
+        values = _places(bench, request) | {"OPTION": self.option}
         config = bench.directory / "haproxy.cfg"
         config.write_text(processes.render(PEERS / "haproxy.cfg", values))
         command = [*wrapper, self._path, "-db", "-q", "-f", config]
         return _started(bench.start(self.name, command, request.core), values["PORT"])
+
+
+class HAProxySplice(HAProxy):
+    """HAProxy with answers spliced in the kernel, which some turn on for large bodies; no bar is tied to it."""
+
+    name = "haproxy-splice"
+    wraps = False
+    option = "option splice-response"
+
+    def takes_part(self, scenario):
+        return scenario.kind == LOAD and scenario.body_bytes >= LARGE_BODY_BYTES
 
 
 class Nginx(Target):
@@ -198,7 +221,7 @@ class Relay(_Yardstick):
     kinds = frozenset({LOAD, SYSCALLS})
 
     def arguments(self, request):
-        large = request.answer_bytes > 64 * 1024
+        large = request.answer_bytes >= LARGE_BODY_BYTES
         return [request.answer_bytes, (256 if large else 16) * 1024]
 
 
@@ -214,5 +237,5 @@ class Prototype(_Yardstick):
 
 def all_targets(weir_path=None):
     """name -> target, in the order of the tables."""
-    targets = (Weir(weir_path), HAProxy(), Nginx(), Prototype(), Relay())
+    targets = (Weir(weir_path), HAProxy(), HAProxySplice(), Nginx(), Prototype(), Relay())
     return {target.name: target for target in targets}
