@@ -38,11 +38,12 @@ class SyscallTextTest(unittest.TestCase):
         lines = [
             "# started on …",
             "",
+            "15,,raw_syscalls:sys_enter,100,100.00,,",
             "12,,syscalls:sys_enter_futex,100,100.00,,",
             "0,,syscalls:sys_enter_read,100,100.00,,",
             "<not counted>,,syscalls:sys_enter_write,0,100.00,,",
         ]
-        self.assertEqual(syscalls.from_perf(lines), {"futex": 12})
+        self.assertEqual(syscalls.from_perf(lines), {"futex": 12, "unnamed": 3})
 
     def test_strace(self):
         lines = [
