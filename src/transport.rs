@@ -3,6 +3,9 @@
 //! A [`Transport`] is used through `&self`: one task may read while another writes. Whoever wants to end what a task
 //! waits for calls [`Transport::abort`]; it never touches a descriptor's number itself. Owned by a [`crate::wire::Wire`].
 //!
+//! The futures of `read` and `write` are blocks that capture, not `async fn`s: those keep their arguments twice, and what
+//! they take counts for every connection.
+//!
 //! `unsafe` here: monoio's traits ask for `&mut self` though its sockets may be read and written at once.
 
 use std::cell::UnsafeCell;
@@ -58,41 +61,45 @@ macro_rules! with_socket {
 
 impl Transport {
     /// Reads once into the free part of `buffer`: `Ok(0)` is the end. A buffer without free space is an error.
-    pub async fn read(&self, buffer: Buffer) -> (io::Result<usize>, Buffer) {
-        if buffer.spare() == 0 {
-            return (Err(io::ErrorKind::OutOfMemory.into()), buffer);
-        }
-        match self {
-            Transport::Tcp(cell) => {
-                // SAFETY: monoio submits the operation inside `read` and its future keeps only a counted handle of the
-                // socket, so the exclusive reference is gone when the call returns; `TcpStream: Split` says that a
-                // read and a write may be under way at once.
-                let read = unsafe { &mut *cell.get() }.read(buffer);
-                read.await
+    pub fn read(&self, buffer: Buffer) -> impl Future<Output = (io::Result<usize>, Buffer)> {
+        async move {
+            if buffer.spare() == 0 {
+                return (Err(io::ErrorKind::OutOfMemory.into()), buffer);
             }
-            Transport::Unix(cell) => {
-                // SAFETY: as above, `UnixStream: Split`.
-                let read = unsafe { &mut *cell.get() }.read(buffer);
-                read.await
+            match self {
+                Transport::Tcp(cell) => {
+                    // SAFETY: monoio submits the operation inside `read` and its future keeps only a counted handle of
+                    // the socket, so the exclusive reference is gone when the call returns; `TcpStream: Split` says
+                    // that a read and a write may be under way at once.
+                    let read = unsafe { &mut *cell.get() }.read(buffer);
+                    read.await
+                }
+                Transport::Unix(cell) => {
+                    // SAFETY: as above, `UnixStream: Split`.
+                    let read = unsafe { &mut *cell.get() }.read(buffer);
+                    read.await
+                }
+                Transport::Memory(end) => end.read(buffer).await,
             }
-            Transport::Memory(end) => end.read(buffer).await,
         }
     }
 
     /// Sends some of the filled part of `buffer` and says how much; nothing is consumed from it.
-    pub async fn write(&self, buffer: Buffer) -> (io::Result<usize>, Buffer) {
-        match self {
-            Transport::Tcp(cell) => {
-                // SAFETY: as in `read`.
-                let write = unsafe { &mut *cell.get() }.write(buffer);
-                write.await
+    pub fn write(&self, buffer: Buffer) -> impl Future<Output = (io::Result<usize>, Buffer)> {
+        async move {
+            match self {
+                Transport::Tcp(cell) => {
+                    // SAFETY: as in `read`.
+                    let write = unsafe { &mut *cell.get() }.write(buffer);
+                    write.await
+                }
+                Transport::Unix(cell) => {
+                    // SAFETY: as in `read`.
+                    let write = unsafe { &mut *cell.get() }.write(buffer);
+                    write.await
+                }
+                Transport::Memory(end) => end.write(buffer).await,
             }
-            Transport::Unix(cell) => {
-                // SAFETY: as in `read`.
-                let write = unsafe { &mut *cell.get() }.write(buffer);
-                write.await
-            }
-            Transport::Memory(end) => end.write(buffer).await,
         }
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use slab::Slab;
 
 use crate::buffer::Buffer;
-use crate::clock::Millis;
+use crate::clock::{self, Millis};
 use crate::transport::Transport;
 
 /// How often the sweeper looks at deadlines.
@@ -85,45 +85,57 @@ impl Wire {
         self.idle_since.set(since);
     }
 
-    /// Reads once; see [`Transport::read`].
-    pub fn read(&self, buffer: Buffer) -> impl Future<Output = (io::Result<usize>, Buffer)> {
-        self.transport.read(buffer)
+    /// Reads once into the free part of `buffer`; `Ok(0)` is the end. Dropped before it is done, it leaves
+    /// [`Buffer::none`] in `buffer`.
+    pub fn read<'a>(&'a self, buffer: &'a mut Buffer) -> impl Future<Output = io::Result<usize>> + 'a {
+        async move {
+            let (result, back) = self
+                .transport
+                .read(std::mem::replace(buffer, Buffer::none()))
+                .await;
+            *buffer = back;
+            result
+        }
     }
 
-    /// Sends the whole filled part of `buffer`, which comes back empty; each step must make progress within `stall`.
-    /// On failure says how many bytes went out before.
-    pub async fn write_all(
-        &self,
-        mut buffer: Buffer,
-        now: impl Fn() -> Millis,
+    /// Sends the whole filled part of `buffer`, which is empty then; each step must make progress within `stall`.
+    /// Dropped before it is done, it leaves [`Buffer::none`] in `buffer`.
+    pub fn write_all<'a>(
+        &'a self,
+        buffer: &'a mut Buffer,
         stall: Duration,
-    ) -> (Sent, Buffer) {
-        let mut sent = 0;
-        self.set_write_deadline(now() + stall);
-        while !buffer.is_empty() {
-            let (result, back) = self.transport.write(buffer).await;
-            buffer = back;
-            match result {
-                Ok(0) => return (Sent::failed(sent, io::ErrorKind::WriteZero.into()), buffer),
-                Ok(count) => {
-                    sent += count;
-                    buffer.consume(count);
-                    if !buffer.is_empty() {
-                        self.set_write_deadline(now() + stall);
+    ) -> impl Future<Output = Sent> + 'a {
+        async move {
+            let mut sent = Sent {
+                bytes: 0,
+                error: None,
+            };
+            while !buffer.is_empty() {
+                self.set_write_deadline(clock::now() + stall);
+                let (result, back) = self
+                    .transport
+                    .write(std::mem::replace(buffer, Buffer::none()))
+                    .await;
+                *buffer = back;
+                match result {
+                    Ok(0) => {
+                        sent.error = Some(io::ErrorKind::WriteZero.into());
+                        return sent;
+                    }
+                    Ok(count) => {
+                        sent.bytes += count;
+                        buffer.consume(count);
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => {
+                        sent.error = Some(error);
+                        return sent;
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return (Sent::failed(sent, error), buffer),
             }
+            self.write_deadline.set(Millis::NEVER);
+            sent
         }
-        self.write_deadline.set(Millis::NEVER);
-        (
-            Sent {
-                bytes: sent,
-                error: None,
-            },
-            buffer,
-        )
     }
 
     fn expire_if_overdue(&self, now: Millis) {
@@ -155,13 +167,6 @@ pub struct Sent {
 }
 
 impl Sent {
-    fn failed(bytes: usize, error: io::Error) -> Self {
-        Sent {
-            bytes,
-            error: Some(error),
-        }
-    }
-
     pub fn is_ok(&self) -> bool {
         self.error.is_none()
     }

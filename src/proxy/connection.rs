@@ -204,9 +204,7 @@ async fn read_head(
         if buffer.spare() == 0 {
             buffer = grow(buffer).ok_or(Refusal::new(Reason::OutOfMemory, "no buffer for a large head"))?;
         }
-        let (read, back) = client.read(buffer).await;
-        buffer = back;
-        match read {
+        match client.read(&mut buffer).await {
             Ok(0) if client.expired() => {
                 return Err(Refusal::new(Reason::HeadTimeout, "timeouts.request_head passed"));
             }
@@ -266,8 +264,7 @@ pub async fn answer(
     let mut out = buffer::small();
     write_answer(reason, options, &mut out);
     let stall = worker.snapshot.config.timeouts.response_body;
-    let (sent, _) = client.write_all(out, clock::now, stall).await;
-    sent.error.map_or(Ok(()), Err)
+    client.write_all(&mut out, stall).await.error.map_or(Ok(()), Err)
 }
 
 /// Ends the sending side and reads what the client still had under way, for a moment.
@@ -278,9 +275,7 @@ async fn linger(client: &Client) {
     let mut buffer = buffer::small();
     while left > 0 {
         buffer.clear();
-        let (read, back) = client.read(buffer).await;
-        buffer = back;
-        match read {
+        match client.read(&mut buffer).await {
             Ok(0) | Err(_) => return,
             Ok(count) => left = left.saturating_sub(count),
         }
@@ -311,7 +306,14 @@ mod tests {
     #[test]
     fn a_connection_costs_little() {
         let size = size_of_result(serve);
-        assert!(size <= 1400, "the future of a client connection takes {size} bytes");
-        assert!(size_of::<Wire>() <= 160, "a wire takes {} bytes", size_of::<Wire>());
+        assert!(
+            size <= 1400,
+            "the future of a client connection takes {size} bytes"
+        );
+        assert!(
+            size_of::<Wire>() <= 160,
+            "a wire takes {} bytes",
+            size_of::<Wire>()
+        );
     }
 }

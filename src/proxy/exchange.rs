@@ -194,8 +194,8 @@ impl Exchange<'_> {
             }
         };
         self.limit(&connection);
-        let (sent, buffer) = connection
-            .write_all(outgoing.buffer, clock::now, timeouts.response_head)
+        let sent = connection
+            .write_all(&mut outgoing.buffer, timeouts.response_head)
             .await;
         if let Some(error) = sent.error {
             let reason = if connection.expired() {
@@ -211,13 +211,16 @@ impl Exchange<'_> {
                     && reason == Reason::BackendReset,
             });
         }
-        outgoing.buffer = buffer;
         if !outgoing.follower.is_done() {
             return Box::pin(self.both_ways(connection, outgoing)).await;
         }
         let progress = Progress::default();
         progress.request_done.set(true);
-        match self.response(&connection, &progress).relay(outgoing.buffer).await {
+        match self
+            .response(&connection, &progress, outgoing.buffer)
+            .relay()
+            .await
+        {
             Ok(end) => {
                 let used = self.request.head_len + outgoing.taken;
                 self.request.inbound.buffer.consume(used);
@@ -289,17 +292,22 @@ impl Exchange<'_> {
         })
     }
 
-    fn response<'b>(&'b mut self, connection: &'b Connection, progress: &'b Progress) -> Response<'b> {
+    fn response<'b>(
+        &'b mut self,
+        connection: &'b Connection,
+        progress: &'b Progress,
+        buffer: Buffer,
+    ) -> Response<'b> {
         let head = &mut self.request.head.response;
-        head.reset();
-        Response {
-            worker: self.worker,
-            client: self.client,
-            backend: connection,
+        Response::new(
+            self.worker,
+            self.client,
+            connection,
             head,
-            asked: self.asked,
+            self.asked,
             progress,
-        }
+            buffer,
+        )
     }
 
     /// The rest of the request body and the response, at once.
@@ -319,9 +327,8 @@ impl Exchange<'_> {
                 inbound,
                 outgoing.payload,
             );
-            let mut response = self.response(&connection, &progress);
-            let relay = response.relay(outgoing.buffer);
-            join::until_second(pump, relay, |(end, _)| end.stops_the_exchange()).await
+            let mut response = self.response(&connection, &progress, outgoing.buffer);
+            join::until_second(pump, response.relay(), |(end, _)| end.stops_the_exchange()).await
         };
         client.set_read_deadline(Millis::NEVER);
         let pumped = pumped.map(|(pump_end, rest)| {

@@ -87,9 +87,7 @@ pub async fn pump(
         }
         let asked = Instant::now();
         client.set_read_deadline(clock::now() + config.timeouts.request_body);
-        let (read, back) = client.read(buffer).await;
-        buffer = back;
-        match read {
+        match client.read(&mut buffer).await {
             Ok(0) if client.expired() => break PumpEnd::Refused(Reason::BodyTimeout),
             Ok(0) | Err(_) => break PumpEnd::ClientGone,
             Ok(count) => {
@@ -142,13 +140,14 @@ async fn forward(
         rest = own;
         buffer.truncate(step.consumed);
     }
-    let (sent, back) = backend
-        .write_all(buffer, clock::now, config.timeouts.response_head)
-        .await;
-    if !sent.is_ok() {
-        return Err((PumpEnd::BackendClosed, back));
+    if !backend
+        .write_all(&mut buffer, config.timeouts.response_head)
+        .await
+        .is_ok()
+    {
+        return Err((PumpEnd::BackendClosed, buffer));
     }
-    Ok(rest.unwrap_or(back))
+    Ok(rest.unwrap_or(buffer))
 }
 
 impl Meter {

@@ -16,7 +16,7 @@ use crate::proxy::body::BodyFollower;
 use crate::proxy::connection::{Client, grow};
 use crate::proxy::request_body::Progress;
 use crate::reason::Reason;
-use crate::server::worker::Worker;
+use crate::server::worker::{Scratch, Worker};
 use crate::upstream::pool::Connection;
 
 /// Interim responses that are passed on before one exchange is given up: nobody sends more than a few.
@@ -64,7 +64,7 @@ pub enum ResponseEnd {
 }
 
 /// A whole response and what may follow it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Complete {
     pub status: u16,
     /// The backend connection is exactly behind the response and may serve another exchange.
@@ -98,27 +98,58 @@ impl From<Reject> for NoAnswer {
     }
 }
 
-/// Everything one response needs while it is on its way.
+/// One response on its way; what it needs lives here and not in its futures, which then stay small.
 pub struct Response<'a> {
-    pub worker: &'a Worker,
-    pub client: &'a Client,
-    pub backend: &'a Connection,
-    pub head: &'a mut ResponseHead,
-    pub asked: Asked,
-    pub progress: &'a Progress,
+    worker: &'a Worker,
+    client: &'a Client,
+    backend: &'a Connection,
+    head: &'a mut ResponseHead,
+    asked: Asked,
+    progress: &'a Progress,
+    buffer: Buffer,
+    follower: BodyFollower,
+    /// What will be said of it once its body is through.
+    complete: Complete,
+    /// The last read filled the whole buffer: more is likely to be waiting than one small buffer holds.
+    filled_up: bool,
 }
 
-impl Response<'_> {
-    /// Moves one response from the backend to the client; `buffer` is whatever the caller can spare.
-    pub async fn relay(&mut self, mut buffer: Buffer) -> Result<ResponseEnd, NoAnswer> {
+impl<'a> Response<'a> {
+    /// `buffer` is whatever the caller can spare.
+    pub fn new(
+        worker: &'a Worker,
+        client: &'a Client,
+        backend: &'a Connection,
+        head: &'a mut ResponseHead,
+        asked: Asked,
+        progress: &'a Progress,
+        mut buffer: Buffer,
+    ) -> Self {
         buffer.clear_with_headroom(HEADROOM);
+        head.reset();
+        Response {
+            worker,
+            client,
+            backend,
+            head,
+            asked,
+            progress,
+            buffer,
+            follower: BodyFollower::Done,
+            complete: Complete::default(),
+            filled_up: false,
+        }
+    }
+
+    /// Moves the response from the backend to the client.
+    pub async fn relay(&mut self) -> Result<ResponseEnd, NoAnswer> {
         if self.progress.request_done.get() {
             let patience = self.worker.snapshot.config.timeouts.response_head;
             self.backend.set_read_deadline(clock::now() + patience);
         }
         let mut interim = 0;
         let head_len = loop {
-            let head_len = self.read_head(&mut buffer, interim == 0).await?;
+            let head_len = self.read_head(interim == 0).await?;
             if !self.head.is_interim() {
                 break head_len;
             }
@@ -126,39 +157,41 @@ impl Response<'_> {
             if interim > INTERIM_MAX {
                 return Err(NoAnswer::new(Reason::BadResponse, "too many interim responses"));
             }
-            if self.asked.version == Version::Http11
-                && Box::pin(self.pass_interim(buffer.filled())).await.is_err()
-            {
+            if self.asked.version == Version::Http11 && Box::pin(self.pass_interim()).await.is_err() {
                 return Ok(ResponseEnd::ClientGone);
             }
-            buffer.consume(head_len);
+            self.buffer.consume(head_len);
             self.head.reset();
         };
         self.progress.head_seen.set(true);
         self.backend.set_read_deadline(Millis::NEVER);
-        self.pass_final(buffer, head_len).await
+        let head = self.turn_to_final(head_len)?;
+        if self.complete.status == 101 {
+            return Ok(Box::pin(self.pass_upgrade(&head)).await);
+        }
+        if !self.buffer.prepend(&head) && !Box::pin(self.send_apart(&head)).await {
+            return Ok(ResponseEnd::ClientGone);
+        }
+        drop(head);
+        Ok(self.pass_body().await)
     }
 
-    /// Reads until a head is complete at the front of `buffer`; `silent`: nothing has come so far.
-    async fn read_head(&mut self, buffer: &mut Buffer, mut silent: bool) -> Result<usize, NoAnswer> {
+    /// Reads until a head is complete at the front of the buffer; `silent`: nothing has come so far.
+    async fn read_head(&mut self, mut silent: bool) -> Result<usize, NoAnswer> {
         loop {
-            if !buffer.is_empty() {
+            if !self.buffer.is_empty() {
                 silent = false;
-                let facts = self.asked.facts();
-                if let Some(head_len) = self
-                    .head
-                    .parse(buffer.filled(), &self.worker.head_limits, facts)?
-                {
+                let (bytes, facts) = (self.buffer.filled(), self.asked.facts());
+                if let Some(head_len) = self.head.parse(bytes, &self.worker.head_limits, facts)? {
                     return Ok(head_len);
                 }
             }
-            let mut room = std::mem::replace(buffer, Buffer::none());
-            if room.spare() == 0 {
-                room = grow(room).ok_or(NoAnswer::new(Reason::OutOfMemory, "no buffer for a large head"))?;
+            if self.buffer.spare() == 0 {
+                let full = std::mem::replace(&mut self.buffer, Buffer::none());
+                self.buffer =
+                    grow(full).ok_or(NoAnswer::new(Reason::OutOfMemory, "no buffer for a large head"))?;
             }
-            let (read, back) = self.backend.read(room).await;
-            *buffer = back;
-            let (reason, detail) = match read {
+            let (reason, detail) = match self.backend.read(&mut self.buffer).await {
                 Ok(0) if self.backend.expired() => (Reason::BackendTimeout, "timeouts.response_head passed"),
                 Ok(0) => (Reason::BackendReset, "closed before a response"),
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
@@ -176,129 +209,108 @@ impl Response<'_> {
     }
 
     /// Passes a 1xx on, in a buffer of its own: more of the response may stand behind it.
-    async fn pass_interim(&mut self, bytes: &[u8]) -> io::Result<()> {
+    async fn pass_interim(&mut self) -> io::Result<()> {
         let rewrite = ResponseRewrite::default();
         let mut out = buffer::small();
         if response_bound(self.head, &rewrite) > out.spare() {
             // An interim response may always be left out (RFC 9110 §15.2).
             return Ok(());
         }
-        write_response(self.head, bytes, &rewrite, out.tail());
+        write_response(self.head, self.buffer.filled(), &rewrite, out.tail());
         let stall = self.worker.snapshot.config.timeouts.response_body;
-        let (sent, _) = self.client.write_all(out, clock::now, stall).await;
-        sent.error.map_or(Ok(()), Err)
+        self.client
+            .write_all(&mut out, stall)
+            .await
+            .error
+            .map_or(Ok(()), Err)
     }
 
-    /// Passes the final head on, and the body behind it.
-    async fn pass_final(&mut self, mut buffer: Buffer, head_len: usize) -> Result<ResponseEnd, NoAnswer> {
+    /// Judges the final head and gives it as it goes to the client. The buffer keeps what belongs to the body.
+    fn turn_to_final(&mut self, head_len: usize) -> Result<Scratch<'a>, NoAnswer> {
         let status = self.head.status();
-        let upgraded = status == 101;
+        let upgrade = status == 101;
         let dechunk = self.asked.version == Version::Http10 && self.head.body() == BodyLength::Chunked;
-        let mut follower = BodyFollower::new(self.head.body(), dechunk);
-        let ends_at_close = follower.ends_with_connection() || dechunk;
+        self.follower = BodyFollower::new(self.head.body(), dechunk);
+        let ends_at_close = self.follower.ends_with_connection() || dechunk;
         // A client whose body is still on its way is told early that an error ends the connection.
         let cut_short = !self.progress.request_done.get() && status >= 300;
         let keep_alive =
-            self.asked.keep_alive && !ends_at_close && !cut_short && !self.worker.is_closing() && !upgraded;
+            self.asked.keep_alive && !ends_at_close && !cut_short && !self.worker.is_closing() && !upgrade;
         let rewrite = ResponseRewrite {
-            close: !keep_alive && !upgraded,
+            close: !keep_alive && !upgrade,
             keep_alive_http10: keep_alive && self.asked.version == Version::Http10,
             via: self.worker.snapshot.config.http.via,
             dechunk,
-            upgrade: upgraded,
+            upgrade,
         };
+        let bytes = &self.buffer.filled()[..head_len];
         let head = self.worker.rewrite_into_scratch(|scratch| {
             scratch.reserve(response_bound(self.head, &rewrite));
-            write_response(self.head, &buffer.filled()[..head_len], &rewrite, scratch);
+            write_response(self.head, bytes, &rewrite, scratch);
         });
-        buffer.consume_front(head_len);
-        if upgraded {
-            return Ok(Box::pin(self.pass_upgrade(&head, buffer)).await);
-        }
-        let behind = self.hold_to_body(&mut follower, &mut buffer)?;
-        if !buffer.prepend(&head) && !Box::pin(self.send_apart(&head)).await {
-            return Ok(ResponseEnd::ClientGone);
-        }
-        drop(head);
-        let reusable = self.head.wants_keep_alive() && !follower.ends_with_connection() && !behind;
-        let end = BodyEnd {
+        self.buffer.consume_front(head_len);
+        self.complete = Complete {
             status,
-            reusable,
+            reusable: self.head.wants_keep_alive() && !self.follower.ends_with_connection(),
             keep_alive,
-            filled_up: false,
         };
-        Ok(self.pass_body(buffer, follower, end).await)
+        if !upgrade {
+            self.hold_to_body()?;
+        }
+        Ok(head)
     }
 
-    /// Sends what is in `buffer`, then the rest of the body.
-    async fn pass_body(
-        &mut self,
-        mut buffer: Buffer,
-        mut follower: BodyFollower,
-        mut end: BodyEnd,
-    ) -> ResponseEnd {
-        let timeouts = &self.worker.snapshot.config.timeouts;
-        let status = end.status;
+    /// Sends what is in the buffer, then the rest of the body.
+    async fn pass_body(&mut self) -> ResponseEnd {
+        let patience = self.worker.snapshot.config.timeouts.response_body;
         loop {
-            if !buffer.is_empty() {
-                let (sent, back) = self
-                    .client
-                    .write_all(buffer, clock::now, timeouts.response_body)
-                    .await;
-                buffer = back;
-                if !sent.is_ok() {
-                    return ResponseEnd::ClientGone;
-                }
+            if !self.buffer.is_empty() && !self.client.write_all(&mut self.buffer, patience).await.is_ok() {
+                return ResponseEnd::ClientGone;
             }
-            if follower.is_done() {
+            if self.follower.is_done() {
                 self.backend.set_read_deadline(Millis::NEVER);
-                return end.complete();
+                return ResponseEnd::Complete(self.complete);
             }
-            buffer.clear();
-            if buffer.capacity() == buffer::SMALL
-                && (follower.remaining() > buffer::SMALL as u64 || end.filled_up)
-            {
-                buffer = buffer::large().unwrap_or(buffer);
-            }
-            self.backend
-                .set_read_deadline(clock::now() + timeouts.response_body);
-            let (read, back) = self.backend.read(buffer).await;
-            buffer = back;
-            end.filled_up = buffer.spare() == 0;
+            self.buffer.clear();
+            self.grow_for_body();
+            self.backend.set_read_deadline(clock::now() + patience);
+            let read = self.backend.read(&mut self.buffer).await;
+            self.filled_up = self.buffer.spare() == 0;
             match read {
-                Ok(0) if self.backend.expired() => {
-                    return ResponseEnd::Cut {
-                        status,
-                        reason: Reason::BackendTimeout,
-                    };
-                }
-                Ok(0) if follower.ends_with_connection() => return end.complete(),
-                Ok(0) | Err(_) => {
-                    return ResponseEnd::Cut {
-                        status,
-                        reason: Reason::BackendReset,
-                    };
-                }
+                Ok(0) if self.backend.expired() => return self.cut(Reason::BackendTimeout),
+                Ok(0) if self.follower.ends_with_connection() => return ResponseEnd::Complete(self.complete),
+                Ok(0) | Err(_) => return self.cut(Reason::BackendReset),
+                Ok(_) if self.hold_to_body().is_err() => return self.cut(Reason::BadResponse),
                 Ok(_) => {}
             }
-            match self.hold_to_body(&mut follower, &mut buffer) {
-                Ok(behind) => end.reusable &= !behind,
-                Err(_) => {
-                    return ResponseEnd::Cut {
-                        status,
-                        reason: Reason::BadResponse,
-                    };
-                }
-            }
         }
     }
 
-    /// Cuts `buffer` down to what belongs to the body; says whether something stood behind it.
-    fn hold_to_body(&self, follower: &mut BodyFollower, buffer: &mut Buffer) -> Result<bool, Reject> {
-        let step = follower.follow(buffer.filled_mut())?;
-        let behind = step.consumed < buffer.len();
-        buffer.truncate(step.forward);
-        Ok(behind)
+    /// Takes a large buffer, if there is one, once the body proves to be large.
+    fn grow_for_body(&mut self) {
+        let is_large = self.follower.remaining() > buffer::SMALL as u64 || self.filled_up;
+        if is_large
+            && self.buffer.capacity() == buffer::SMALL
+            && let Some(large) = buffer::large()
+        {
+            self.buffer = large;
+        }
+    }
+
+    fn cut(&self, reason: Reason) -> ResponseEnd {
+        ResponseEnd::Cut {
+            status: self.complete.status,
+            reason,
+        }
+    }
+
+    /// Cuts the buffer down to what belongs to the body. If something stands behind the body, the connection that it
+    /// came from is not used again.
+    fn hold_to_body(&mut self) -> Result<(), Reject> {
+        let step = self.follower.follow(self.buffer.filled_mut())?;
+        self.complete.reusable &= step.consumed == self.buffer.len();
+        self.buffer.truncate(step.forward);
+        Ok(())
     }
 
     /// Sends a head that does not fit in front of its body.
@@ -314,33 +326,14 @@ impl Response<'_> {
             return false;
         }
         let stall = self.worker.snapshot.config.timeouts.response_body;
-        self.client.write_all(out, clock::now, stall).await.0.is_ok()
+        self.client.write_all(&mut out, stall).await.is_ok()
     }
 
-    async fn pass_upgrade(&self, head: &[u8], behind: Buffer) -> ResponseEnd {
+    async fn pass_upgrade(&mut self, head: &[u8]) -> ResponseEnd {
         if self.send_apart(head).await {
-            ResponseEnd::Upgraded(behind)
+            ResponseEnd::Upgraded(std::mem::replace(&mut self.buffer, Buffer::none()))
         } else {
             ResponseEnd::ClientGone
         }
-    }
-}
-
-/// What will be said of a response once its body is through.
-struct BodyEnd {
-    status: u16,
-    reusable: bool,
-    keep_alive: bool,
-    /// The last read filled the whole buffer: more is likely to be waiting than one small buffer holds.
-    filled_up: bool,
-}
-
-impl BodyEnd {
-    fn complete(&self) -> ResponseEnd {
-        ResponseEnd::Complete(Complete {
-            status: self.status,
-            reusable: self.reusable,
-            keep_alive: self.keep_alive,
-        })
     }
 }

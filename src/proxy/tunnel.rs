@@ -50,11 +50,12 @@ async fn one_way(worker: &Worker, from: &Wire, to: &Wire, first: Buffer) -> bool
     clean
 }
 
-async fn move_bytes(worker: &Worker, from: &Wire, to: &Wire, first: Buffer) -> bool {
+async fn move_bytes(worker: &Worker, from: &Wire, to: &Wire, mut first: Buffer) -> bool {
     let patience = worker.snapshot.config.timeouts.tunnel;
-    if !first.is_empty() && !to.write_all(first, clock::now, patience).await.0.is_ok() {
+    if !to.write_all(&mut first, patience).await.is_ok() {
         return false;
     }
+    drop(first);
     loop {
         let until = clock::now() + patience;
         from.set_read_deadline(until);
@@ -65,14 +66,14 @@ async fn move_bytes(worker: &Worker, from: &Wire, to: &Wire, first: Buffer) -> b
         let Some(_admission) = buffer::admitted(|| from.expired()).await else {
             return false;
         };
-        let (read, buffer) = from.read(buffer::small()).await;
-        match read {
+        let mut buffer = buffer::small();
+        match from.read(&mut buffer).await {
             Ok(0) if !from.expired() => {
                 from.set_read_deadline(Millis::NEVER);
                 return true;
             }
             Ok(0) | Err(_) => return false,
-            Ok(_) if !to.write_all(buffer, clock::now, patience).await.0.is_ok() => return false,
+            Ok(_) if !to.write_all(&mut buffer, patience).await.is_ok() => return false,
             Ok(_) => {}
         }
     }
