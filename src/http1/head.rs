@@ -1,7 +1,7 @@
 //! What request and response heads share: the table of fields, the search for the head's end, `Connection` options.
 //!
 //! `httparse` cuts the head into tokens; it refuses bare CR, NUL, folded lines and whitespace before a colon by itself,
-//! but takes a bare LF for a line end and skips any number of empty lines. [`Table::fill`] therefore checks that start
+//! but takes a bare LF for a line end and skips any number of empty lines. `Table::fill` therefore checks that start
 //! line, field lines and the empty line adjoin one another with exactly CRLF between them, so that no byte of the head
 //! is left unexplained.
 
@@ -181,7 +181,7 @@ impl Table {
     }
 
     /// Every member of every field of that kind (RFC 9110 §5.6.1); empty members are skipped.
-    pub fn members<'a>(&'a self, known: Known, bytes: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    pub fn members<'a>(&self, known: Known, bytes: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
         self.all(known)
             .flat_map(move |field| members(field.value.of(bytes)))
     }
@@ -192,7 +192,7 @@ impl Table {
         self.fields.iter().find(named).map(|field| field.value.of(bytes))
     }
 
-    pub fn iter<'a>(&'a self, bytes: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8], Known)> {
+    pub fn iter<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8], Known)> {
         self.fields
             .iter()
             .map(|field| (field.name.of(bytes), field.value.of(bytes), field.known))

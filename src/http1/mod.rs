@@ -28,6 +28,9 @@ pub mod response;
 pub mod rewrite;
 pub mod target;
 
+#[cfg(test)]
+mod tests;
+
 pub use chunked::{ChunkMachine, Decoded, Followed};
 pub use framing::BodyLength;
 pub use head::{Limits, Method, Version};

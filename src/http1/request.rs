@@ -252,13 +252,13 @@ impl RequestHead {
     }
 
     /// The protocol that the client would best like to change to; `None` if it asks for none that weir lets through.
-    pub fn upgrade<'a>(&'a self, bytes: &'a [u8]) -> Option<&'a [u8]> {
+    pub fn upgrade<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
         self.upgrade_protocols(bytes).next()
     }
 
     /// Every protocol that is passed on in `Upgrade`: asked for in HTTP/1.1, with `Connection: upgrade`, and not HTTP/2 in
     /// clear text (`h2c`), which would leave weir blind to the requests inside.
-    pub fn upgrade_protocols<'a>(&'a self, bytes: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    pub fn upgrade_protocols<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
         let members = self
             .upgrade_asked()
             .then(|| self.table.members(Known::Upgrade, bytes));
@@ -292,7 +292,7 @@ impl RequestHead {
     }
 
     /// Every field line in order: name, value without the whitespace around it, what it is.
-    pub fn fields<'a>(&'a self, bytes: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8], Known)> {
+    pub fn fields<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8], Known)> {
         self.table.iter(bytes)
     }
 }

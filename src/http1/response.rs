@@ -212,7 +212,7 @@ impl ResponseHead {
     }
 
     /// Protocols that the backend offers or has changed to, without HTTP/2 in clear text.
-    pub(super) fn upgrade_protocols<'a>(&'a self, bytes: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    pub(super) fn upgrade_protocols<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
         let valid = |name: &&[u8]| head::is_protocol(name) && !head::is_http2(name);
         self.table.members(Known::Upgrade, bytes).filter(valid)
     }
@@ -227,7 +227,7 @@ impl ResponseHead {
     }
 
     /// Every field line in order: name, value without the whitespace around it, what it is.
-    pub fn fields<'a>(&'a self, bytes: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8], Known)> {
+    pub fn fields<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8], Known)> {
         self.table.iter(bytes)
     }
 }
