@@ -87,55 +87,47 @@ impl Wire {
 
     /// Reads once into the free part of `buffer`; `Ok(0)` is the end. Dropped before it is done, it leaves
     /// [`Buffer::none`] in `buffer`.
-    pub fn read<'a>(&'a self, buffer: &'a mut Buffer) -> impl Future<Output = io::Result<usize>> + 'a {
-        async move {
-            let (result, back) = self
-                .transport
-                .read(std::mem::replace(buffer, Buffer::none()))
-                .await;
-            *buffer = back;
-            result
-        }
+    pub async fn read(&self, buffer: &mut Buffer) -> io::Result<usize> {
+        let (result, back) = self
+            .transport
+            .read(std::mem::replace(buffer, Buffer::none()))
+            .await;
+        *buffer = back;
+        result
     }
 
     /// Sends the whole filled part of `buffer`, which is empty then; each step must make progress within `stall`.
     /// Dropped before it is done, it leaves [`Buffer::none`] in `buffer`.
-    pub fn write_all<'a>(
-        &'a self,
-        buffer: &'a mut Buffer,
-        stall: Duration,
-    ) -> impl Future<Output = Sent> + 'a {
-        async move {
-            let mut sent = Sent {
-                bytes: 0,
-                error: None,
-            };
-            while !buffer.is_empty() {
-                self.set_write_deadline(clock::now() + stall);
-                let (result, back) = self
-                    .transport
-                    .write(std::mem::replace(buffer, Buffer::none()))
-                    .await;
-                *buffer = back;
-                match result {
-                    Ok(0) => {
-                        sent.error = Some(io::ErrorKind::WriteZero.into());
-                        return sent;
-                    }
-                    Ok(count) => {
-                        sent.bytes += count;
-                        buffer.consume(count);
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => {
-                        sent.error = Some(error);
-                        return sent;
-                    }
+    pub async fn write_all(&self, buffer: &mut Buffer, stall: Duration) -> Sent {
+        let mut sent = Sent {
+            bytes: 0,
+            error: None,
+        };
+        while !buffer.is_empty() {
+            self.set_write_deadline(clock::now() + stall);
+            let (result, back) = self
+                .transport
+                .write(std::mem::replace(buffer, Buffer::none()))
+                .await;
+            *buffer = back;
+            match result {
+                Ok(0) => {
+                    sent.error = Some(io::ErrorKind::WriteZero.into());
+                    return sent;
+                }
+                Ok(count) => {
+                    sent.bytes += count;
+                    buffer.consume(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    sent.error = Some(error);
+                    return sent;
                 }
             }
-            self.write_deadline.set(Millis::NEVER);
-            sent
         }
+        self.write_deadline.set(Millis::NEVER);
+        sent
     }
 
     fn expire_if_overdue(&self, now: Millis) {

