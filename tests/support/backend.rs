@@ -271,6 +271,11 @@ impl Backend {
             .collect()
     }
 
+    /// How many heads came, of requests whole or not.
+    pub fn heads(&self) -> usize {
+        self.shared.lock().heads.len()
+    }
+
     pub fn connections(&self) -> usize {
         self.shared.lock().connections.len()
     }
