@@ -169,7 +169,12 @@ fn judge_request(weir: &Weir, backend: &Backend, case: &Case, send: impl Fn(&mut
         }
         Want::Declined(status, reason) => {
             let response = client.response(&method);
-            assert_eq!((response.status(), response.reason()), (*status, Some(*reason)), "{}", case.name);
+            assert_eq!(
+                (response.status(), response.reason()),
+                (*status, Some(*reason)),
+                "{}",
+                case.name
+            );
             if response.lists("connection", "close") {
                 client.expect_closed();
             } else {
@@ -198,7 +203,11 @@ fn judge_request(weir: &Weir, backend: &Backend, case: &Case, send: impl Fn(&mut
             }
             assert_eq!(seen[0].body, *body, "{}", case.name);
         }
-        Want::Declined(..) => assert!(seen.iter().all(|request| request.target() == "/next"), "{}: {seen:?}", case.name),
+        Want::Declined(..) => assert!(
+            seen.iter().all(|request| request.target() == "/next"),
+            "{}: {seen:?}",
+            case.name
+        ),
         _ => assert!(seen.is_empty(), "{}: the backend saw {seen:?}", case.name),
     }
     let malformed = backend
