@@ -3,5 +3,23 @@
 //! The library exists for the binary, the tests, the benches and the fuzz targets of this repository; it makes no
 //! promise to other crates.
 
+pub mod admin;
+pub mod backend;
+pub mod balance;
+pub mod buffer;
+pub mod cli;
+pub mod clock;
 pub mod config;
+pub mod control;
+pub mod http1;
+pub mod log;
+pub mod memory;
+pub mod metrics;
+pub mod proxy;
 pub mod reason;
+pub mod server;
+pub mod snapshot;
+pub mod sys;
+pub mod transport;
+pub mod upstream;
+pub mod wire;

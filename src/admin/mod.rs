@@ -1,0 +1,84 @@
+//! What the outside may ask weir about itself: liveness, readiness, metrics, backends.
+//!
+//! Runs on the control thread (tokio, one thread). It only reads: shards through [`crate::metrics`], and what is live
+//! through the functions in [`State`]. Who serves calls [`serve()`] once per listener; the data path is not involved,
+//! except that a worker which gets a request for the metrics on the main port passes it on to [`internal`].
+
+pub mod internal;
+mod router;
+mod serve;
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::metrics::{BackendState, Info, Shard, Snapshot};
+
+pub use serve::{Listener, serve};
+
+/// Where weir is in its life, as readiness sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The listeners are not all open yet.
+    Starting,
+    /// Serving.
+    Ready,
+    /// Told to stop.
+    Draining,
+}
+
+impl Phase {
+    /// The word in the body of `/readyz`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Phase::Starting => "starting",
+            Phase::Ready => "ready",
+            Phase::Draining => "draining",
+        }
+    }
+}
+
+/// What a listener offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Surface {
+    /// Everything.
+    Admin,
+    /// Only `/livez`, `/readyz` and `/metrics`.
+    Observe,
+    /// The metrics under any path: the main port's path for them is configurable, and the worker has checked it.
+    Metrics,
+}
+
+/// Everything the answers are made from.
+pub struct State {
+    /// Worker 0 first.
+    pub shards: Vec<Arc<Shard>>,
+    pub info: Info,
+    /// Asked at each request for readiness.
+    pub phase: Box<dyn Fn() -> Phase + Send + Sync>,
+    /// A backend as it is now, by index in `info.backends`.
+    pub backend: Box<dyn Fn(usize) -> BackendState + Send + Sync>,
+}
+
+impl State {
+    fn snapshot(&self) -> Snapshot {
+        Snapshot::take(&self.shards, &self.info, &self.backend)
+    }
+
+    fn eligible(&self) -> usize {
+        (0..self.info.backends.len())
+            .filter(|&index| (self.backend)(index).eligible)
+            .count()
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State")
+            .field("workers", &self.shards.len())
+            .field("backends", &self.info.backends.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

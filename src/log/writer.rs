@@ -1,0 +1,224 @@
+//! The thread `weir-log`: collects what all threads logged, in the order of time, and writes it out in batches.
+//!
+//! It is the only one that waits for the output. If the output is gone (a closed pipe) or takes nothing for
+//! [`OUTPUT_PATIENCE`], the batch is counted as dropped and the next one is tried; weir goes on either way.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::line::Line;
+use super::ring::{Entry, Shared};
+use crate::config::model::Level;
+
+/// How often the writer looks while lines keep coming.
+const POLL: Duration = Duration::from_millis(10);
+/// After so many looks that found nothing it waits to be called.
+const QUIET_POLLS: u32 = 20;
+/// How long it then sleeps at most.
+const SLEEP: Duration = Duration::from_secs(1);
+/// What the batch's buffers keep after a burst.
+const KEPT_BYTES: usize = 1024 * 1024;
+/// How long a non-blocking output may take nothing.
+const OUTPUT_PATIENCE: Duration = Duration::from_secs(1);
+/// How long the end of the process may wait for the last lines.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Keeps the log going; writes what is left when dropped, waiting no longer than two seconds for an output that nobody
+/// reads. What is logged after that is lost.
+#[must_use = "the log ends when its guard is dropped"]
+pub struct Guard {
+    shared: Arc<Shared>,
+    /// Disconnects when the writer is done.
+    done: Receiver<()>,
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.shared.stop();
+        // Either disconnected, which is what is waited for, or out of patience.
+        let _ = self.done.recv_timeout(FLUSH_PATIENCE);
+    }
+}
+
+/// The state of the writing thread.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    output: Box<dyn Write + Send>,
+    /// The texts of the batch, one behind the other in the order of the rings.
+    texts: Vec<u8>,
+    batch: Vec<Pending>,
+    /// What is written: the batch in the order of time.
+    lines: Vec<u8>,
+    /// How many drops the log has spoken of.
+    drops_said: u64,
+}
+
+struct Pending {
+    at: SystemTime,
+    text: Range<usize>,
+    backtrace: Option<Box<std::backtrace::Backtrace>>,
+}
+
+impl Writer {
+    pub(super) fn new(shared: Arc<Shared>, output: Box<dyn Write + Send>) -> Writer {
+        Writer {
+            shared,
+            output,
+            texts: Vec::new(),
+            batch: Vec::new(),
+            lines: Vec::new(),
+            drops_said: 0,
+        }
+    }
+
+    pub(super) fn spawn(mut self) -> io::Result<Guard> {
+        let shared = Arc::clone(&self.shared);
+        let (running, done) = mpsc::channel();
+        let thread = thread::Builder::new()
+            .name("weir-log".to_owned())
+            .spawn(move || {
+                self.run();
+                drop(running);
+            })?;
+        shared.set_writer(thread.thread().clone());
+        Ok(Guard { shared, done })
+    }
+
+    fn run(&mut self) {
+        let mut quiet = 0;
+        loop {
+            // Read before collecting, so that what was logged before the stop is collected.
+            let stopped = self.shared.stopped();
+            let busy = self.turn();
+            if stopped {
+                return;
+            }
+            quiet = if busy { 0 } else { quiet + 1 };
+            if quiet < QUIET_POLLS {
+                thread::park_timeout(POLL);
+                continue;
+            }
+            self.shared.set_asleep(true);
+            if self.nothing_waits() && !self.shared.stopped() {
+                thread::park_timeout(SLEEP);
+            }
+            self.shared.set_asleep(false);
+        }
+    }
+
+    /// Collects and writes once; whether there was anything.
+    fn turn(&mut self) -> bool {
+        self.collect();
+        let dropped = self.shared.dropped();
+        if self.batch.is_empty() && dropped == self.drops_said {
+            return false;
+        }
+        let lines = self.batch.len() as u64;
+        self.render();
+        self.say_drops(dropped);
+        let written = write_patiently(&mut *self.output, &self.lines).is_ok();
+        if written {
+            self.drops_said = dropped;
+        } else {
+            self.shared.count_dropped(lines);
+        }
+        self.reset();
+        // A notice alone that cannot be written must not keep the writer awake.
+        lines > 0 || written
+    }
+
+    /// Takes everything out of the rings, and forgets the rings of threads that are gone.
+    fn collect(&mut self) {
+        let (texts, batch) = (&mut self.texts, &mut self.batch);
+        self.shared.rings().retain(|ring| {
+            let owned = Arc::strong_count(ring) > 1;
+            // As many as there can be: a thread that logs faster than this loop must not hold it.
+            for _ in 0..super::ring::CAPACITY {
+                let Some(Entry { at, text, backtrace }) = ring.pop() else {
+                    break;
+                };
+                let start = texts.len();
+                texts.extend_from_slice(&text);
+                ring.recycle(text);
+                batch.push(Pending {
+                    at,
+                    text: start..texts.len(),
+                    backtrace,
+                });
+            }
+            owned || !ring.is_empty()
+        });
+    }
+
+    fn render(&mut self) {
+        self.batch.sort_by_key(|pending| pending.at);
+        for pending in &self.batch {
+            self.lines.extend_from_slice(&self.texts[pending.text.clone()]);
+            let backtrace = pending.backtrace.as_ref().map(|backtrace| backtrace as _);
+            Line::end(&mut self.lines, &self.shared.style, backtrace);
+        }
+    }
+
+    fn say_drops(&mut self, dropped: u64) {
+        let new = dropped - self.drops_said;
+        if new == 0 {
+            return;
+        }
+        let style = &self.shared.style;
+        let mut line = Line::begin(
+            &mut self.lines,
+            style,
+            SystemTime::now(),
+            Level::Warn,
+            module_path!(),
+        );
+        line.message(format_args!("{new} log lines were dropped"));
+        line.labels(None, thread::current().name());
+        Line::end(&mut self.lines, style, None);
+    }
+
+    /// Ready for the next batch, and no larger than an ordinary one needs.
+    fn reset(&mut self) {
+        self.batch.clear();
+        self.batch.shrink_to(super::ring::CAPACITY);
+        self.texts.clear();
+        self.texts.shrink_to(KEPT_BYTES);
+        self.lines.clear();
+        self.lines.shrink_to(KEPT_BYTES);
+    }
+
+    fn nothing_waits(&self) -> bool {
+        self.shared.rings().iter().all(|ring| ring.is_empty())
+    }
+}
+
+/// Writes all of `bytes`, also to an output that somebody else made non-blocking.
+fn write_patiently(output: &mut dyn Write, mut bytes: &[u8]) -> io::Result<()> {
+    let mut deadline = Instant::now() + OUTPUT_PATIENCE;
+    while !bytes.is_empty() {
+        match output.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                bytes = &bytes[written..];
+                deadline = Instant::now() + OUTPUT_PATIENCE;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
+                thread::sleep(POLL);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    output.flush()
+}

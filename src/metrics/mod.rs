@@ -1,0 +1,15 @@
+//! What weir counts, and how it is read.
+//!
+//! Each worker owns one [`shard::Shard`] and is the only one that stores to it; the control thread reads all shards when
+//! somebody asks ([`snapshot`]) and renders what it found ([`json`]). Nothing here locks, and a scrape never makes a
+//! worker wait: a worker that records while it is read costs the reader at most one sample that it sees next time.
+
+pub mod cell;
+pub mod histogram;
+pub mod json;
+pub mod shard;
+pub mod snapshot;
+pub mod status;
+
+pub use shard::Shard;
+pub use snapshot::{BackendInfo, BackendState, Info, Snapshot};

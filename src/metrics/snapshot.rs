@@ -1,0 +1,403 @@
+//! All shards added up at one moment: what every rendering of the metrics starts from.
+//!
+//! Taken on the control thread, while the workers go on. Every number is a sum of counters that only grow and that one
+//! thread reads in order, so no later snapshot shows less than an earlier one. Numbers of one snapshot may be a few
+//! events apart from each other, as the workers count while it is taken.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::histogram::{Fine, Merged};
+use super::shard::Shard;
+use crate::reason::Reason;
+
+/// What the metrics say that nobody counts.
+#[derive(Clone, Debug)]
+pub struct Info {
+    /// In the order of the shards' backend indices.
+    pub backends: Vec<BackendInfo>,
+    /// The strategy's type, spelled as users do: `round-robin`, `random`, …
+    pub algorithm: String,
+    /// When weir started to serve.
+    pub started: Instant,
+}
+
+/// What names a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendInfo {
+    /// As written in the configuration.
+    pub url: String,
+    /// Unique.
+    pub name: String,
+}
+
+/// What a backend is right now, as opposed to what was counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackendState {
+    /// Whether the health thread says up.
+    pub healthy: bool,
+    /// Whether a pick may choose it.
+    pub eligible: bool,
+    /// Attempts that are under way.
+    pub in_flight: u64,
+}
+
+/// Everything counted, over all workers.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub uptime: Duration,
+    pub algorithm: String,
+    /// In the order of [`Info::backends`].
+    pub backends: Vec<BackendTotals>,
+    /// In the order of the shards: worker 0 first.
+    pub workers: Vec<WorkerTotals>,
+    /// Own answers by `Reason as usize`.
+    pub reasons: [u64; Reason::ALL.len()],
+}
+
+/// What one worker counted beside its backends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorkerTotals {
+    pub exchanges: u64,
+    pub connections_accepted: u64,
+    pub connections_open: u64,
+    pub panics: u64,
+    pub accept_errors: u64,
+    pub client_aborts: u64,
+}
+
+/// One backend over all workers.
+#[derive(Clone, Debug)]
+pub struct BackendTotals {
+    pub info: BackendInfo,
+    pub state: BackendState,
+    pub selections: u64,
+    pub failures: u64,
+    pub connects: u64,
+    pub connect_failures: u64,
+    /// Answers by status code.
+    pub statuses: BTreeMap<u16, u64>,
+    pub latency: Latency,
+}
+
+/// The latency of a backend's answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Latency {
+    pub count: u64,
+    /// Exact.
+    pub mean_ns: u64,
+    /// Exact.
+    pub max_ns: u64,
+    /// The p50, p95 and p99 are those of one histogram over all workers, with 3 significant digits.
+    pub p50_ns: u64,
+    pub p95_ns: u64,
+    pub p99_ns: u64,
+    /// Answers that took more than an hour, which the percentiles count as an hour.
+    pub clamped: u64,
+}
+
+impl BackendTotals {
+    /// Attempts that came to an end: answered or failed.
+    pub fn attempts(&self) -> u64 {
+        self.statuses.values().sum::<u64>() + self.failures
+    }
+}
+
+impl Snapshot {
+    /// Reads all `shards` (worker 0 first). `state` is asked once for each backend, by index.
+    pub fn take(shards: &[Arc<Shard>], info: &Info, state: impl Fn(usize) -> BackendState) -> Snapshot {
+        let mut latencies = LatencyScratch::new();
+        let backends = info
+            .backends
+            .iter()
+            .enumerate()
+            .map(|(index, info)| backend_totals(shards, index, info, state(index), &mut latencies))
+            .collect();
+        let mut reasons = [0; Reason::ALL.len()];
+        for shard in shards {
+            for (total, counter) in reasons.iter_mut().zip(&shard.worker_cells().reasons) {
+                *total += counter.get();
+            }
+        }
+        Snapshot {
+            uptime: info.started.elapsed(),
+            algorithm: info.algorithm.clone(),
+            backends,
+            workers: shards.iter().map(|shard| worker_totals(shard)).collect(),
+            reasons,
+        }
+    }
+
+    /// The sum of `field` over all workers.
+    pub fn total(&self, field: impl Fn(&WorkerTotals) -> u64) -> u64 {
+        self.workers.iter().map(field).sum()
+    }
+
+    /// Own answers by status code.
+    pub fn own_statuses(&self) -> BTreeMap<u16, u64> {
+        let mut statuses = BTreeMap::new();
+        for (reason, &count) in Reason::ALL
+            .iter()
+            .zip(&self.reasons)
+            .filter(|(_, count)| **count > 0)
+        {
+            *statuses.entry(reason.status()).or_default() += count;
+        }
+        statuses
+    }
+}
+
+fn worker_totals(shard: &Shard) -> WorkerTotals {
+    let cells = shard.worker_cells();
+    // Closed before opened: a connection is opened first, so the difference cannot be negative.
+    let closed = cells.connections_closed.get();
+    let opened = cells.connections_opened.get();
+    WorkerTotals {
+        exchanges: cells.exchanges.get(),
+        connections_accepted: opened,
+        connections_open: opened.saturating_sub(closed),
+        panics: cells.panics.get(),
+        accept_errors: cells.accept_errors.get(),
+        client_aborts: cells.client_aborts.get(),
+    }
+}
+
+fn backend_totals(
+    shards: &[Arc<Shard>],
+    index: usize,
+    info: &BackendInfo,
+    state: BackendState,
+    latencies: &mut LatencyScratch,
+) -> BackendTotals {
+    let mut totals = BackendTotals {
+        info: info.clone(),
+        state,
+        selections: 0,
+        failures: 0,
+        connects: 0,
+        connect_failures: 0,
+        statuses: BTreeMap::new(),
+        latency: Latency::default(),
+    };
+    for cells in shards.iter().filter_map(|shard| shard.backend_cells(index)) {
+        totals.selections += cells.selections.get();
+        totals.failures += cells.failures.get();
+        totals.connects += cells.connects.get();
+        totals.connect_failures += cells.connect_failures.get();
+        cells.statuses.for_each(|status, count| {
+            *totals.statuses.entry(status).or_default() += count;
+        });
+        latencies.merged.add(&cells.latency);
+    }
+    totals.latency = latencies.finish();
+    totals
+}
+
+/// What adding up latencies needs, made once for all backends of a snapshot.
+struct LatencyScratch {
+    merged: Merged<1024>,
+    hdr: hdrhistogram::Histogram<u64>,
+}
+
+impl LatencyScratch {
+    fn new() -> LatencyScratch {
+        LatencyScratch {
+            merged: Merged::new(),
+            hdr: Fine::empty_hdr(),
+        }
+    }
+
+    /// The figures of what was added since the last call; empty again afterwards.
+    fn finish(&mut self) -> Latency {
+        let merged = &self.merged;
+        if merged.count == 0 {
+            self.merged.clear();
+            return Latency::default();
+        }
+        merged.merge_into(&mut self.hdr);
+        // A cell is as wide as its precision; nothing was slower than the slowest.
+        let percentile = |quantile| {
+            let us = self.hdr.value_at_quantile(quantile);
+            us.saturating_mul(1_000).min(merged.max_ns)
+        };
+        let latency = Latency {
+            count: merged.count,
+            mean_ns: u64::try_from(merged.sum_ns / u128::from(merged.count)).unwrap_or(u64::MAX),
+            max_ns: merged.max_ns,
+            p50_ns: percentile(0.50),
+            p95_ns: percentile(0.95),
+            p99_ns: percentile(0.99),
+            clamped: merged.clamped,
+        };
+        self.merged.clear();
+        self.hdr.reset();
+        latency
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use super::{BackendInfo, BackendState, Info, Snapshot};
+    use crate::metrics::Shard;
+    use crate::reason::Reason;
+
+    const UP: BackendState = BackendState {
+        healthy: true,
+        eligible: true,
+        in_flight: 0,
+    };
+
+    fn info(backends: usize) -> Info {
+        Info {
+            backends: (0..backends)
+                .map(|index| BackendInfo {
+                    url: format!("http://127.0.0.1:{index}"),
+                    name: format!("b{index}"),
+                })
+                .collect(),
+            algorithm: "round-robin".to_owned(),
+            started: Instant::now(),
+        }
+    }
+
+    fn shards(workers: usize, backends: usize) -> Vec<Arc<Shard>> {
+        (0..workers).map(|_| Arc::new(Shard::new(backends))).collect()
+    }
+
+    #[test]
+    fn workers_are_added_up_and_kept_apart() {
+        let shards = shards(3, 2);
+        for (worker, shard) in shards.iter().enumerate() {
+            for _ in 0..=worker {
+                shard.exchange_received();
+                shard.selection(1);
+                shard.backend_connect(1, true);
+                shard.attempt(1, Some(200), Duration::from_millis(worker as u64 + 1));
+            }
+            shard.attempt(1, None, Duration::from_secs(9));
+            shard.attempt(1, Some(99), Duration::from_secs(9));
+            shard.backend_connect(1, false);
+            shard.own_answer(Reason::NoBackend);
+            shard.own_answer(Reason::QueueFull);
+            shard.own_answer(Reason::OutOfMemory);
+            shard.connection_opened();
+            shard.connection_opened();
+            shard.connection_closed();
+            shard.panic_caught();
+            shard.accept_error();
+            shard.client_abort();
+        }
+        let snapshot = Snapshot::take(&shards, &info(2), |_| UP);
+        assert_eq!(snapshot.total(|worker| worker.exchanges), 6);
+        assert_eq!(snapshot.workers[2].exchanges, 3);
+        assert_eq!(snapshot.workers[0].connections_accepted, 2);
+        assert_eq!(snapshot.total(|worker| worker.connections_open), 3);
+        assert_eq!(snapshot.total(|worker| worker.panics), 3);
+        assert_eq!(snapshot.total(|worker| worker.accept_errors), 3);
+        assert_eq!(snapshot.total(|worker| worker.client_aborts), 3);
+        assert_eq!(
+            snapshot.own_statuses().into_iter().collect::<Vec<_>>(),
+            [(503, 9)]
+        );
+        assert_eq!(snapshot.reasons[Reason::QueueFull as usize], 3);
+
+        assert_eq!(snapshot.backends[0].attempts(), 0);
+        assert_eq!(snapshot.backends[0].latency, Default::default());
+        let backend = &snapshot.backends[1];
+        assert_eq!(backend.attempts(), 12);
+        assert_eq!(backend.failures, 6);
+        assert_eq!(backend.selections, 6);
+        assert_eq!((backend.connects, backend.connect_failures), (6, 3));
+        assert_eq!(backend.statuses.iter().collect::<Vec<_>>(), [(&200, &6)]);
+        // 1 ms once, 2 ms twice, 3 ms three times; failures are no samples.
+        assert_eq!(backend.latency.count, 6);
+        assert_eq!(backend.latency.mean_ns, 14_000_000 / 6);
+        assert_eq!(backend.latency.max_ns, 3_000_000);
+        assert_eq!(backend.latency.p50_ns, 2_000_000);
+        assert_eq!(backend.latency.p99_ns, 3_000_000);
+    }
+
+    #[test]
+    fn a_percentile_is_never_past_the_maximum() {
+        let shards = shards(1, 1);
+        shards[0].attempt(0, Some(200), Duration::from_micros(1_000_001));
+        let latency = Snapshot::take(&shards, &info(1), |_| UP).backends[0].latency;
+        assert_eq!((latency.p50_ns, latency.p99_ns), (latency.max_ns, latency.max_ns));
+    }
+
+    /// Everything in a snapshot that may only grow.
+    fn counters(snapshot: &Snapshot) -> Vec<u64> {
+        let mut all = snapshot.reasons.to_vec();
+        for worker in &snapshot.workers {
+            all.extend([worker.exchanges, worker.connections_accepted]);
+        }
+        for backend in &snapshot.backends {
+            let statuses = [200, 404, 503].map(|status| backend.statuses.get(&status).copied().unwrap_or(0));
+            all.extend(statuses);
+            all.extend([backend.selections, backend.failures, backend.connects]);
+            all.extend([
+                backend.latency.count,
+                backend.latency.max_ns,
+                backend.latency.clamped,
+            ]);
+        }
+        all
+    }
+
+    #[test]
+    fn a_scrape_during_load_never_sees_a_counter_go_back() {
+        const EVENTS: u64 = 40_000;
+        let shards = shards(3, 2);
+        let info = info(2);
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let writers: Vec<_> = shards
+                .iter()
+                .map(|shard| {
+                    scope.spawn(|| {
+                        for event in 0..EVENTS {
+                            let backend = event as usize % 2;
+                            shard.connection_opened();
+                            shard.exchange_received();
+                            shard.selection(backend);
+                            shard.backend_connect(backend, true);
+                            let status = [200, 404, 503][event as usize % 3];
+                            shard.attempt(backend, Some(status), Duration::from_nanos(event * event * 7));
+                            shard.attempt(backend, None, Duration::ZERO);
+                            shard.own_answer(Reason::ALL[event as usize % Reason::ALL.len()]);
+                            shard.connection_closed();
+                        }
+                    })
+                })
+                .collect();
+            let reader = scope.spawn(|| {
+                let mut before = counters(&Snapshot::take(&shards, &info, |_| UP));
+                let mut scrapes = 0;
+                while !done.load(Ordering::Acquire) || scrapes == 0 {
+                    let snapshot = Snapshot::take(&shards, &info, |_| UP);
+                    let now = counters(&snapshot);
+                    assert!(before.iter().zip(&now).all(|(before, now)| before <= now));
+                    assert!(snapshot.workers.iter().all(|worker| worker.connections_open <= 1));
+                    before = now;
+                    scrapes += 1;
+                }
+            });
+            for writer in writers {
+                writer.join().unwrap();
+            }
+            done.store(true, Ordering::Release);
+            reader.join().unwrap();
+        });
+        let last = Snapshot::take(&shards, &info, |_| UP);
+        assert_eq!(last.total(|worker| worker.exchanges), 3 * EVENTS);
+        assert_eq!(last.total(|worker| worker.connections_open), 0);
+        assert_eq!(last.backends[0].latency.count, 3 * EVENTS / 2);
+        assert_eq!(last.backends[1].attempts(), 3 * EVENTS);
+    }
+}

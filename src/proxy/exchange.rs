@@ -1,0 +1,431 @@
+//! One request and its response: pick a backend, send the request, pass the answer on, record what happened.
+//!
+//! The request stays in the buffer it came in until an answer begins, so that it can be sent again when a backend
+//! connection turns out to have died while it was idle. A request whose body is all here goes out in one send and its
+//! exchange runs in one direction after the other; only a body that is still on its way needs both at once.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::buffer::{self, Buffer};
+use crate::clock::{self, Millis};
+use crate::http1::Method;
+use crate::http1::framing::BodyLength;
+use crate::http1::rewrite::{HostRewrite, RequestRewrite, request_bound, write_request};
+use crate::config::model::HostMode;
+use crate::proxy::body::BodyFollower;
+use crate::proxy::connection::{After, Client, PeerName, Request, answer};
+use crate::proxy::join;
+use crate::proxy::request_body::{self, Progress, PumpEnd};
+use crate::proxy::response::{Asked, NoAnswer, Response, ResponseEnd};
+use crate::proxy::tunnel::{self, TunnelEnd};
+use crate::reason::Reason;
+use crate::server::worker::Worker;
+use crate::upstream::backend::Backend;
+use crate::upstream::pool::Connection;
+
+/// Serves one request; see [`After`] for what becomes of the client connection.
+pub async fn run(worker: &Rc<Worker>, client: &Client, request: Request) -> After {
+    let config = &worker.snapshot.config;
+    let head = &request.head.request;
+    let bytes = request.inbound.buffer.filled();
+    let keep_alive = head.wants_keep_alive()
+        && !worker.is_closing()
+        && config.server.max_requests_per_connection.is_none_or(|max| client.requests < max);
+    let asked = Asked::of(head, bytes, keep_alive);
+    let internal = worker.snapshot.internal.as_ref().filter(|_| asks_for_metrics(worker, client, &request));
+    if internal.is_none() {
+        worker.shard.exchange_received();
+    }
+    let length = head.body();
+    let mut exchange = Exchange {
+        worker,
+        client,
+        request,
+        asked,
+        counted: internal.is_none(),
+        torn: false,
+    };
+    if let (BodyLength::Length(length), Some(max)) = (length, config.http.max_body_bytes)
+        && length > max
+    {
+        return exchange.answer(Reason::BodyTooLarge).await;
+    }
+    match internal.or_else(|| worker.snapshot.pool.pick()) {
+        Some(backend) => exchange.serve(backend).await,
+        None => exchange.answer(Reason::NoBackend).await,
+    }
+}
+
+/// Whether weir itself answers: `metrics.path`, asked for by an allowed peer that speaks for nobody else.
+fn asks_for_metrics(worker: &Worker, client: &Client, request: &Request) -> bool {
+    let metrics = &worker.snapshot.config.metrics;
+    let Some(path) = &metrics.path else {
+        return false;
+    };
+    let head = &request.head.request;
+    let asked = head.path(request.inbound.buffer.filled());
+    let asked = asked.split(|&byte| byte == b'?').next().unwrap_or_default();
+    asked == path.as_bytes()
+        && matches!(head.method(), Method::Get | Method::Head)
+        && !head.has_forwarding_fields()
+        && client.peer.is_some_and(|peer| metrics.allow.iter().any(|network| network.contains(&peer)))
+}
+
+struct Exchange<'a> {
+    worker: &'a Rc<Worker>,
+    client: &'a Client,
+    request: Request,
+    asked: Asked,
+    /// weir's own `/metrics` is not part of what it measures.
+    counted: bool,
+    /// Some of the body went to a backend as it came: the request is not here any more.
+    torn: bool,
+}
+
+/// The request as it goes out, and what of its body has not been received yet.
+struct Outgoing {
+    buffer: Buffer,
+    follower: BodyFollower,
+    /// Bytes behind the head that are in `buffer`.
+    taken: usize,
+    payload: u64,
+}
+
+/// How one attempt ended.
+enum AttemptEnd {
+    /// With an answer, whole or not; `request_done`: the backend got the whole request.
+    Response { end: ResponseEnd, connection: Connection, request_done: bool },
+    /// Before anything of an answer.
+    Failed(Failure),
+    /// By the client, or by what it sent.
+    Client(PumpEnd),
+}
+
+/// An attempt that got no answer.
+struct Failure {
+    reason: Reason,
+    detail: String,
+    /// The connection died while it was idle and the backend did not act on this request: it may be sent again.
+    resend: bool,
+}
+
+impl Exchange<'_> {
+    async fn serve(mut self, backend: &Arc<Backend>) -> After {
+        let _in_flight = backend.enter();
+        if self.counted {
+            self.worker.shard.selection(backend.index);
+        }
+        let started = Instant::now();
+        let mut end = self.attempt(backend, false).await;
+        if matches!(&end, AttemptEnd::Failed(failure) if failure.resend) {
+            end = self.attempt(backend, true).await;
+        }
+        match end {
+            AttemptEnd::Response { end, connection, request_done } => {
+                self.finish(backend, end, connection, request_done, started).await
+            }
+            AttemptEnd::Client(end) => self.end_by_client(end).await,
+            AttemptEnd::Failed(failure) => {
+                self.record(backend, None, started);
+                self.log_failure(backend, failure.reason, &failure.detail);
+                self.answer(failure.reason).await
+            }
+        }
+    }
+
+    /// One try at one backend. `fresh`: only a new connection will do.
+    async fn attempt(&mut self, backend: &Arc<Backend>, fresh: bool) -> AttemptEnd {
+        let timeouts = &self.worker.snapshot.config.timeouts;
+        let mut outgoing = match self.prepare(backend) {
+            Ok(outgoing) => outgoing,
+            Err(reason) => return AttemptEnd::Client(PumpEnd::Refused(reason)),
+        };
+        let must_be_quiet = !self.asked.method.is_idempotent();
+        let idle = if fresh {
+            None
+        } else {
+            self.worker.upstream.take_idle(backend, must_be_quiet, clock::now())
+        };
+        let connection = match idle {
+            Some(connection) => connection,
+            None => {
+                let settings = &self.worker.snapshot.config.upstream;
+                match Box::pin(self.worker.upstream.connect(backend, settings, timeouts.connect)).await {
+                    Ok(connection) => connection,
+                    Err(error) => {
+                        return AttemptEnd::Failed(Failure {
+                            reason: error.reason,
+                            detail: error.error.to_string(),
+                            resend: false,
+                        });
+                    }
+                }
+            }
+        };
+        self.limit(&connection);
+        let (sent, buffer) = connection.write_all(outgoing.buffer, clock::now, timeouts.response_head).await;
+        if let Some(error) = sent.error {
+            let reason = if connection.expired() { Reason::BackendTimeout } else { Reason::BackendReset };
+            return AttemptEnd::Failed(Failure {
+                reason,
+                detail: format!("sending the request: {error}"),
+                resend: (sent.bytes == 0 || self.asked.method.is_idempotent())
+                    && connection.is_reused()
+                    && reason == Reason::BackendReset,
+            });
+        }
+        outgoing.buffer = buffer;
+        if !outgoing.follower.is_done() {
+            return Box::pin(self.both_ways(connection, outgoing)).await;
+        }
+        let progress = Progress::default();
+        progress.request_done.set(true);
+        match self.response(&connection, &progress).relay(outgoing.buffer).await {
+            Ok(end) => {
+                let used = self.request.head_len + outgoing.taken;
+                self.request.inbound.buffer.consume(used);
+                AttemptEnd::Response { end, connection, request_done: true }
+            }
+            Err(no_answer) => {
+                let resend = no_answer.silent
+                    && no_answer.reason == Reason::BackendReset
+                    && connection.is_reused()
+                    && self.asked.method.is_idempotent();
+                AttemptEnd::Failed(Failure::from_no_answer(&no_answer, resend))
+            }
+        }
+    }
+
+    /// The outgoing head with as much of the body as came with it.
+    fn prepare(&mut self, backend: &Backend) -> Result<Outgoing, Reason> {
+        let http = &self.worker.snapshot.config.http;
+        let head = &self.request.head.request;
+        let rewrite = RequestRewrite {
+            host: match &http.host {
+                HostMode::Preserve => HostRewrite::Preserve {
+                    fallback: backend.authority.as_bytes(),
+                },
+                HostMode::Backend => HostRewrite::Set(backend.authority.as_bytes()),
+                HostMode::Name(name) => HostRewrite::Set(name.as_bytes()),
+            },
+            forwarded: http.forwarded,
+            client: self.client.peer,
+            via: http.via,
+        };
+        let bound = request_bound(head, &rewrite);
+        let behind = self.request.inbound.buffer.len() - self.request.head_len;
+        let mut buffer = buffer::small();
+        if bound + behind > buffer.spare()
+            && let Some(large) = buffer::large()
+        {
+            buffer = large;
+        }
+        if bound > buffer.spare() {
+            return Err(Reason::OutOfMemory);
+        }
+        write_request(head, self.request.inbound.buffer.filled(), &rewrite, buffer.tail());
+        let mut follower = BodyFollower::new(head.body(), false);
+        let body = &mut self.request.inbound.buffer.filled_mut()[self.request.head_len..];
+        let room = buffer.spare().min(body.len());
+        let step = follower.follow(&mut body[..room]).map_err(|reject| reject.reason)?;
+        buffer.append(&body[..step.consumed]);
+        if http.max_body_bytes.is_some_and(|max| step.payload > max) {
+            return Err(Reason::BodyTooLarge);
+        }
+        Ok(Outgoing {
+            buffer,
+            follower,
+            taken: step.consumed,
+            payload: step.payload,
+        })
+    }
+
+    fn response<'b>(&'b mut self, connection: &'b Connection, progress: &'b Progress) -> Response<'b> {
+        let head = &mut self.request.head.response;
+        head.reset();
+        Response {
+            worker: self.worker,
+            client: self.client,
+            backend: connection,
+            head,
+            asked: self.asked,
+            progress,
+        }
+    }
+
+    /// The rest of the request body and the response, at once.
+    async fn both_ways(&mut self, connection: Connection, mut outgoing: Outgoing) -> AttemptEnd {
+        let progress = Progress::default();
+        self.torn = true;
+        let (worker, client) = (self.worker.clone(), self.client);
+        let mut inbound = std::mem::replace(&mut self.request.inbound.buffer, Buffer::none());
+        inbound.consume(self.request.head_len + outgoing.taken);
+        let (pumped, end) = {
+            let pump = request_body::pump(
+                &worker,
+                client,
+                &connection,
+                &progress,
+                &mut outgoing.follower,
+                inbound,
+                outgoing.payload,
+            );
+            let relay = self.response(&connection, &progress).relay(outgoing.buffer);
+            join::until_second(pump, relay, |(end, _)| end.stops_the_exchange()).await
+        };
+        client.set_read_deadline(Millis::NEVER);
+        let pumped = pumped.map(|(pump_end, rest)| {
+            self.request.inbound.buffer = rest;
+            pump_end
+        });
+        match (end, pumped) {
+            // A refusal can still be answered while nothing of a response went out.
+            (None, Some(PumpEnd::Refused(reason))) if !progress.head_seen.get() => {
+                AttemptEnd::Client(PumpEnd::Refused(reason))
+            }
+            (None, _) => AttemptEnd::Client(PumpEnd::ClientGone),
+            (Some(Ok(end)), _) => {
+                let request_done = progress.request_done.get();
+                AttemptEnd::Response { end, connection, request_done }
+            }
+            (Some(Err(no_answer)), _) => AttemptEnd::Failed(Failure::from_no_answer(&no_answer, false)),
+        }
+    }
+
+    async fn finish(
+        mut self,
+        backend: &Arc<Backend>,
+        end: ResponseEnd,
+        connection: Connection,
+        request_done: bool,
+        started: Instant,
+    ) -> After {
+        match end {
+            ResponseEnd::Complete { status, reusable, keep_alive } => {
+                self.record(backend, Some(status), started);
+                if reusable && request_done {
+                    connection.set_limit(Millis::NEVER);
+                    self.worker.upstream.keep(connection, clock::now());
+                }
+                if !request_done {
+                    return After::Linger;
+                }
+                if !keep_alive {
+                    return After::Close;
+                }
+                self.client.set_write_limit(Millis::NEVER);
+                self.next()
+            }
+            ResponseEnd::Upgraded(behind) => {
+                self.record(backend, Some(101), started);
+                connection.set_limit(Millis::NEVER);
+                self.client.set_write_limit(Millis::NEVER);
+                let from_client = std::mem::replace(&mut self.request.inbound.buffer, Buffer::none());
+                let (worker, client) = (self.worker.clone(), self.client);
+                drop(self.request);
+                let tunnel = tunnel::run(&worker, client, &connection, from_client, behind);
+                match Box::pin(tunnel).await {
+                    TunnelEnd::Clean => After::Close,
+                    TunnelEnd::Broken => {
+                        connection.transport().reset_on_close();
+                        After::Abort
+                    }
+                }
+            }
+            ResponseEnd::Cut { status, reason } => {
+                self.record(backend, Some(status), started);
+                self.log_failure(backend, reason, "failed in the middle of a response");
+                After::Abort
+            }
+            ResponseEnd::ClientGone { .. } => self.end_by_client(PumpEnd::ClientGone).await,
+        }
+    }
+
+    async fn end_by_client(self, end: PumpEnd) -> After {
+        match end {
+            PumpEnd::Refused(reason) => self.answer(reason).await,
+            _ => {
+                self.worker.shard.client_abort();
+                After::Abort
+            }
+        }
+    }
+
+    /// Answers instead of a backend. The connection goes on only if all of the request is here and can be passed over.
+    async fn answer(mut self, reason: Reason) -> After {
+        self.client.set_write_limit(Millis::NEVER);
+        let passed_over = self.pass_over_request();
+        let keep_alive = self.asked.keep_alive && passed_over && !self.worker.is_closing();
+        let head_only = self.asked.method == Method::Head;
+        if answer(self.worker, self.client, reason, !keep_alive, head_only).await.is_err() {
+            return After::Abort;
+        }
+        match (keep_alive, passed_over) {
+            (true, _) => self.next(),
+            (false, true) => After::Close,
+            (false, false) => After::Linger,
+        }
+    }
+
+    /// Takes the request, of which nothing was used yet, out of the buffer; false if some of it is still to come.
+    fn pass_over_request(&mut self) -> bool {
+        if self.torn {
+            return false;
+        }
+        let head_len = self.request.head_len;
+        let mut follower = BodyFollower::new(self.request.head.request.body(), false);
+        let Some(body) = self.request.inbound.buffer.filled_mut().get_mut(head_len..) else {
+            return false;
+        };
+        match follower.follow(body) {
+            Ok(step) if follower.is_done() => {
+                self.request.inbound.buffer.consume(head_len + step.consumed);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// On to the next request, of which some may be here already.
+    fn next(self) -> After {
+        let inbound = self.request.inbound;
+        After::KeepAlive(if inbound.buffer.is_empty() { None } else { Some(inbound) })
+    }
+
+    /// Puts both sides under `timeouts.exchange`.
+    fn limit(&self, connection: &Connection) {
+        if let Some(whole) = self.worker.snapshot.config.timeouts.exchange {
+            let until = clock::millis(self.request.started) + whole;
+            connection.set_limit(until);
+            self.client.set_write_limit(until);
+        }
+    }
+
+    fn record(&self, backend: &Backend, status: Option<u16>, started: Instant) {
+        if self.counted {
+            self.worker.shard.attempt(backend.index, status, started.elapsed());
+        }
+    }
+
+    fn log_failure(&self, backend: &Backend, reason: Reason, detail: &str) {
+        tracing::warn!(
+            reason = reason.word(),
+            backend = backend.name,
+            detail,
+            client = %PeerName(self.client.peer),
+            "attempt failed"
+        );
+    }
+}
+
+impl Failure {
+    fn from_no_answer(no_answer: &NoAnswer, resend: bool) -> Self {
+        Failure {
+            reason: no_answer.reason,
+            detail: no_answer.detail.to_owned(),
+            resend,
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! From a client's bytes to a backend's answer and back.
+//!
+//! [`connection::serve`] owns a client connection and reads heads off it; [`exchange::run`] owns one request and its
+//! response; what a body needs while it streams is in [`request_body`] and [`response`]; a 101 ends in [`tunnel`].
+
+pub mod answer;
+pub mod body;
+pub mod connection;
+pub mod exchange;
+pub mod join;
+pub mod request_body;
+pub mod response;
+pub mod tunnel;

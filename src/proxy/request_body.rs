@@ -1,0 +1,173 @@
+//! Moving the rest of a request body to the backend while the response may already be on its way back.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use crate::buffer::{self, Buffer};
+use crate::clock::{self, Millis};
+use crate::proxy::body::BodyFollower;
+use crate::proxy::connection::Client;
+use crate::reason::Reason;
+use crate::server::worker::Worker;
+use crate::upstream::pool::Connection;
+
+/// Time spent waiting for a client's body before its average rate is looked at.
+const RATE_GRACE: Duration = Duration::from_secs(10);
+
+/// How the transfer ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum PumpEnd {
+    /// All of the body is with the backend.
+    Done,
+    /// The backend takes no more; it may still answer.
+    BackendClosed,
+    /// The client is gone.
+    ClientGone,
+    /// The client sent what may not be passed on, or too slowly.
+    Refused(Reason),
+}
+
+impl PumpEnd {
+    /// Whether there is nobody, or nothing, to go on with the response for.
+    pub fn stops_the_exchange(&self) -> bool {
+        matches!(self, PumpEnd::ClientGone | PumpEnd::Refused(_))
+    }
+}
+
+/// What the two directions of one exchange tell each other.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// The whole request body is with the backend.
+    pub request_done: Cell<bool>,
+    /// The final response head has come.
+    pub head_seen: Cell<bool>,
+}
+
+/// Counts a body against `http.max_body_bytes` and `http.min_body_rate`.
+struct Meter {
+    payload: u64,
+    received: u64,
+    waited: Duration,
+}
+
+/// Sends what is left of a body: `buffer` holds the bytes that came already, `follower` knows how many belong to it, and
+/// `sent` payload bytes went out before. Gives back what the client sent behind the body.
+pub async fn pump(
+    worker: &Worker,
+    client: &Client,
+    backend: &Connection,
+    progress: &Progress,
+    follower: &mut BodyFollower,
+    mut buffer: Buffer,
+    sent: u64,
+) -> (PumpEnd, Buffer) {
+    let config = &worker.snapshot.config;
+    let mut meter = Meter {
+        payload: sent,
+        received: sent,
+        waited: Duration::ZERO,
+    };
+    let end = loop {
+        if !buffer.is_empty() {
+            let rest = match forward(worker, backend, follower, &mut meter, buffer).await {
+                Ok(rest) => rest,
+                Err((end, back)) => {
+                    buffer = back;
+                    break end;
+                }
+            };
+            buffer = rest;
+            if follower.is_done() {
+                break PumpEnd::Done;
+            }
+        }
+        buffer.clear();
+        if buffer.capacity() == buffer::SMALL && follower.remaining() > buffer::LARGE as u64 {
+            buffer = buffer::large().unwrap_or(buffer);
+        }
+        let asked = Instant::now();
+        client.set_read_deadline(clock::millis(asked) + config.timeouts.request_body);
+        let (read, back) = client.read(buffer).await;
+        buffer = back;
+        match read {
+            Ok(0) if client.expired() => break PumpEnd::Refused(Reason::BodyTimeout),
+            Ok(0) | Err(_) => break PumpEnd::ClientGone,
+            Ok(count) => {
+                meter.received += count as u64;
+                meter.waited += asked.elapsed();
+            }
+        }
+        if meter.is_too_slow(config.http.min_body_rate) {
+            break PumpEnd::Refused(Reason::BodyTimeout);
+        }
+    };
+    client.set_read_deadline(Millis::NEVER);
+    progress.request_done.set(end == PumpEnd::Done);
+    if !progress.head_seen.get() {
+        backend.set_read_deadline(clock::now() + config.timeouts.response_head);
+    }
+    (end, buffer)
+}
+
+/// Sends the part of `buffer` that belongs to the body; gives back what does not.
+async fn forward(
+    worker: &Worker,
+    backend: &Connection,
+    follower: &mut BodyFollower,
+    meter: &mut Meter,
+    mut buffer: Buffer,
+) -> Result<Buffer, (PumpEnd, Buffer)> {
+    let config = &worker.snapshot.config;
+    let step = match follower.follow(buffer.filled_mut()) {
+        Ok(step) => step,
+        Err(reject) => return Err((PumpEnd::Refused(reject.reason), buffer)),
+    };
+    meter.payload += step.payload;
+    if config.http.max_body_bytes.is_some_and(|max| meter.payload > max) {
+        return Err((PumpEnd::Refused(Reason::BodyTooLarge), buffer));
+    }
+    // What a client pipelined behind a body is rare; it moves so that the body goes out of the buffer it came in.
+    let mut rest = None;
+    if step.consumed < buffer.len() {
+        let behind = &buffer.filled()[step.consumed..];
+        let mut own = if behind.len() <= buffer::SMALL { Some(buffer::small()) } else { buffer::large() };
+        match own.as_mut() {
+            Some(own) => own.append(behind),
+            None => return Err((PumpEnd::Refused(Reason::OutOfMemory), buffer)),
+        };
+        rest = own;
+        buffer.truncate(step.consumed);
+    }
+    let (sent, back) = backend.write_all(buffer, clock::now, config.timeouts.response_head).await;
+    if !sent.is_ok() {
+        return Err((PumpEnd::BackendClosed, back));
+    }
+    Ok(rest.unwrap_or(back))
+}
+
+impl Meter {
+    fn is_too_slow(&self, bytes_per_second: u64) -> bool {
+        self.waited > RATE_GRACE
+            && (self.received as u128) < u128::from(bytes_per_second) * self.waited.as_millis() / 1000
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_slow_client_past_the_grace_is_too_slow() {
+        let mut meter = Meter {
+            payload: 0,
+            received: 100,
+            waited: RATE_GRACE,
+        };
+        assert!(!meter.is_too_slow(1024));
+        meter.waited += Duration::from_millis(1);
+        assert!(meter.is_too_slow(1024));
+        assert!(!meter.is_too_slow(0));
+        meter.received = 1024 * 11;
+        assert!(!meter.is_too_slow(1024));
+    }
+}

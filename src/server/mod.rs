@@ -1,0 +1,8 @@
+//! Threads, listeners and runtimes: what carries the proxy.
+
+pub mod driver;
+pub mod event;
+pub mod lifecycle;
+pub mod listener;
+pub mod wake;
+pub mod worker;

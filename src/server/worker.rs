@@ -1,0 +1,395 @@
+//! One worker: what all connections of one thread share, and the loops that accept, sweep and stop.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use crate::buffer;
+use crate::clock;
+use crate::http1;
+use crate::http1::request::RequestHead;
+use crate::http1::response::ResponseHead;
+use crate::metrics::Shard;
+use crate::proxy::{connection, join};
+use crate::server::event::Event;
+use crate::server::lifecycle::{Lifecycle, Stage};
+use crate::server::listener::{Accepted, Listener, Peer};
+use crate::server::wake::WakeStream;
+use crate::snapshot::Snapshot;
+use crate::upstream::pool::Upstream;
+use crate::wire::{SWEEP_INTERVAL, Wires};
+
+/// Connections accepted in one turn before the loop looks after the others.
+const ACCEPT_BURST: usize = 64;
+/// Pause after accept(2) failed for want of descriptors or memory: short at first, then longer.
+const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(5);
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_millis(500);
+/// Idle connections closed at once when descriptors run out.
+const EVICT_BATCH: usize = 16;
+/// How often a worker that waits for room, or for its last exchanges, looks again without being told.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// Sweeps between two trims of the buffer pool.
+const SWEEPS_PER_TRIM: u32 = 10;
+
+/// What a worker may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Capacity {
+    /// Client connections over all workers by configuration (`server.max_connections`): reached, accepting stops.
+    pub max_connections: usize,
+    /// Client connections over all workers by descriptors: reached, the longest idle one makes room.
+    pub client_descriptors: usize,
+    /// Bytes of this worker's buffers.
+    pub buffer_bytes: usize,
+    /// Idle connections per backend on this worker.
+    pub max_idle: usize,
+}
+
+/// The state of one worker, shared by its tasks.
+pub struct Worker {
+    pub snapshot: Arc<Snapshot>,
+    pub shard: Arc<Shard>,
+    pub wires: Rc<Wires>,
+    pub upstream: Upstream,
+    pub head_limits: http1::Limits,
+    lifecycle: Arc<Lifecycle>,
+    capacity: Capacity,
+    nonblocking: bool,
+    closing: Cell<bool>,
+    clients: Cell<usize>,
+    /// Rung when a client connection closes and when the worker begins to close.
+    changed: Event,
+    heads: Rc<RefCell<Vec<Box<Heads>>>>,
+    scratch: RefCell<Vec<u8>>,
+}
+
+/// What became of a worker's connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorkerEnd {
+    /// Client connections that were still open when the time was up.
+    pub cut: usize,
+}
+
+/// The parsed heads of one exchange.
+#[derive(Debug, Default)]
+pub struct Heads {
+    pub request: RequestHead,
+    pub response: ResponseHead,
+}
+
+/// A pair of head tables, lent to one exchange.
+pub struct HeadSlot {
+    heads: Option<Box<Heads>>,
+    home: Rc<RefCell<Vec<Box<Heads>>>>,
+}
+
+/// Head tables kept for reuse at the most.
+const HEADS_KEPT_MAX: usize = 1024;
+
+impl Worker {
+    /// `nonblocking` says how the driver of this thread's runtime wants sockets.
+    pub fn new(
+        snapshot: Arc<Snapshot>,
+        shard: Arc<Shard>,
+        lifecycle: Arc<Lifecycle>,
+        capacity: Capacity,
+        nonblocking: bool,
+    ) -> Rc<Self> {
+        buffer::set_budget(capacity.buffer_bytes);
+        let wires = Rc::new(Wires::default());
+        let upstream = Upstream::new(wires.clone(), snapshot.backend_slots(), capacity.max_idle, nonblocking);
+        let head_limits = http1::Limits {
+            max_head_bytes: snapshot.config.http.max_head_bytes,
+            max_headers: snapshot.config.http.max_headers,
+        };
+        Rc::new(Worker {
+            snapshot,
+            shard,
+            wires,
+            upstream,
+            head_limits,
+            lifecycle,
+            capacity,
+            nonblocking,
+            closing: Cell::new(false),
+            clients: Cell::new(0),
+            changed: Event::default(),
+            heads: Rc::default(),
+            scratch: RefCell::default(),
+        })
+    }
+
+    /// Whether every answer from now on is the last of its connection.
+    pub fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    /// Fresh head tables.
+    pub fn head_slot(&self) -> HeadSlot {
+        let mut heads = self.heads.borrow_mut().pop().unwrap_or_default();
+        heads.request.reset();
+        heads.response.reset();
+        HeadSlot {
+            heads: Some(heads),
+            home: self.heads.clone(),
+        }
+    }
+
+    /// Lets `write` fill an empty vector that the worker keeps for this purpose.
+    pub fn rewrite_into_scratch(&self, write: impl FnOnce(&mut Vec<u8>)) -> Scratch<'_> {
+        let mut bytes = self.scratch.take();
+        bytes.clear();
+        write(&mut bytes);
+        Scratch { bytes, home: &self.scratch }
+    }
+
+    /// Accepts and serves until told to stop, then until the last exchange is answered or the time is up.
+    pub async fn run(
+        self: Rc<Self>,
+        listeners: Vec<Listener>,
+        mut wake: WakeStream,
+        ready: impl FnOnce(),
+    ) -> io::Result<WorkerEnd> {
+        let accepting = Rc::new(Cell::new(listeners.len()));
+        for listener in listeners {
+            let poll = ListenerPoll::new(&listener)?;
+            let (worker, accepting) = (self.clone(), accepting.clone());
+            monoio::spawn(async move {
+                accept_until_closing(&worker, listener, poll).await;
+                accepting.set(accepting.get() - 1);
+                worker.changed.ring();
+            });
+        }
+        monoio::spawn(sweep(self.clone()));
+        ready();
+        while self.lifecycle.stage() < Stage::Closing {
+            wake.wait().await?;
+        }
+        self.closing.set(true);
+        self.changed.ring();
+        self.changed.until(|| accepting.get() == 0).await;
+        Ok(self.wait_for_clients().await)
+    }
+
+    /// Idle connections live `shutdown.idle_grace` more, exchanges up to `shutdown.timeout`.
+    async fn wait_for_clients(&self) -> WorkerEnd {
+        let shutdown = &self.snapshot.config.shutdown;
+        let began = Instant::now();
+        while self.clients.get() > 0 && began.elapsed() < shutdown.timeout {
+            if began.elapsed() >= shutdown.idle_grace {
+                self.wires.expire_idle();
+            }
+            monoio::time::sleep(POLL_INTERVAL).await;
+        }
+        self.upstream.close_idle();
+        WorkerEnd { cut: self.clients.get() }
+    }
+
+    /// Waits until one more client connection may be open; false once the worker closes.
+    async fn wait_for_room(&self) {
+        while !self.closing.get() {
+            let clients = self.lifecycle.clients();
+            if clients < self.capacity.max_connections.min(self.capacity.client_descriptors) {
+                return;
+            }
+            if clients < self.capacity.max_connections {
+                self.wires.expire_longest_idle(EVICT_BATCH);
+            }
+            let before = self.clients.get();
+            let changed = self.changed.until(|| self.clients.get() < before || self.closing.get());
+            // Another worker's connections count too, and their end rings no event here.
+            let _ = monoio::time::timeout(POLL_INTERVAL, changed).await;
+        }
+    }
+
+    /// Starts serving one accepted connection.
+    fn start(self: &Rc<Self>, accepted: Accepted, peer: Peer) {
+        let transport = match accepted.into_transport(self.nonblocking) {
+            Ok(transport) => transport,
+            Err(error) => {
+                self.shard.accept_error();
+                tracing::warn!(%error, "an accepted connection could not be used");
+                return;
+            }
+        };
+        let open = OpenClient::new(self.clone());
+        let serving = connection::serve(self.clone(), transport, peer);
+        monoio::spawn(async move {
+            if CatchPanic(serving).await.is_err() {
+                open.0.shard.panic_caught();
+                tracing::error!(client = %connection::PeerName(peer), "a connection was lost to a panic");
+            }
+            drop(open);
+        });
+    }
+}
+
+/// Accepts from one listener; once the worker closes, takes what still waits and closes the listener.
+async fn accept_until_closing(worker: &Rc<Worker>, listener: Listener, poll: ListenerPoll) {
+    let closing = worker.changed.until(|| worker.closing.get());
+    join::until_second(accept_loop(worker, &listener, &poll), closing, |()| true).await;
+    loop {
+        match listener.accept() {
+            Ok((accepted, peer)) => worker.start(accepted, peer),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(_) => break,
+        }
+    }
+    listener.stop_listening();
+}
+
+async fn accept_loop(worker: &Rc<Worker>, listener: &Listener, poll: &ListenerPoll) {
+    let mut pause = ACCEPT_PAUSE_MIN;
+    loop {
+        if poll.readable().await.is_err() {
+            monoio::time::sleep(ACCEPT_PAUSE_MAX).await;
+            continue;
+        }
+        for _ in 0..ACCEPT_BURST {
+            worker.wait_for_room().await;
+            match listener.accept() {
+                Ok((accepted, peer)) => {
+                    pause = ACCEPT_PAUSE_MIN;
+                    worker.start(accepted, peer);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // The client was gone before it was accepted.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    worker.shard.accept_error();
+                    tracing::warn!(%error, pause_ms = pause.as_millis() as u64, "accept failed; pausing");
+                    worker.wires.expire_longest_idle(EVICT_BATCH);
+                    monoio::time::sleep(pause).await;
+                    pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Ends what is overdue, ten times a second, for as long as the worker runs.
+async fn sweep(worker: Rc<Worker>) {
+    let mut sweeps = 0;
+    loop {
+        monoio::time::sleep(SWEEP_INTERVAL).await;
+        let now = clock::now();
+        worker.wires.sweep(now);
+        worker.upstream.sweep(&worker.snapshot.config.upstream, now);
+        buffer::wake_waiting();
+        sweeps += 1;
+        if sweeps % SWEEPS_PER_TRIM == 0 {
+            buffer::trim();
+        }
+    }
+}
+
+/// A listener's readiness in the worker's runtime, on a descriptor of its own.
+enum ListenerPoll {
+    Tcp(monoio::net::TcpListener),
+    Unix(monoio::net::UnixListener),
+}
+
+impl ListenerPoll {
+    fn new(listener: &Listener) -> io::Result<Self> {
+        Ok(match listener.try_clone()? {
+            Listener::Tcp(listener) => ListenerPoll::Tcp(monoio::net::TcpListener::from_std(listener)?),
+            Listener::Unix(listener) => ListenerPoll::Unix(monoio::net::UnixListener::from_std(listener)?),
+        })
+    }
+
+    async fn readable(&self) -> io::Result<()> {
+        match self {
+            ListenerPoll::Tcp(listener) => listener.readable(false).await,
+            ListenerPoll::Unix(listener) => listener.readable(false).await,
+        }
+    }
+}
+
+/// Counts one client connection, on its worker and over all.
+struct OpenClient(Rc<Worker>);
+
+impl OpenClient {
+    fn new(worker: Rc<Worker>) -> Self {
+        worker.clients.set(worker.clients.get() + 1);
+        worker.lifecycle.client_opened();
+        worker.shard.connection_opened();
+        OpenClient(worker)
+    }
+}
+
+impl Drop for OpenClient {
+    fn drop(&mut self) {
+        self.0.clients.set(self.0.clients.get() - 1);
+        self.0.lifecycle.client_closed();
+        self.0.shard.connection_closed();
+        self.0.changed.ring();
+    }
+}
+
+/// Turns a panic of the inner future into its result, so that it ends one connection and not the worker.
+struct CatchPanic<F>(F);
+
+impl<F: Future<Output = ()>> Future for CatchPanic<F> {
+    type Output = Result<(), ()>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // SAFETY: the inner future is never moved out of its pinned place.
+        let inner = unsafe { self.map_unchecked_mut(|this| &mut this.0) };
+        // What a panic may leave half done belongs to this connection alone, which ends here.
+        match catch_unwind(AssertUnwindSafe(|| inner.poll(cx))) {
+            Ok(poll) => poll.map(Ok),
+            Err(_) => Poll::Ready(Err(())),
+        }
+    }
+}
+
+impl Deref for HeadSlot {
+    type Target = Heads;
+
+    fn deref(&self) -> &Heads {
+        self.heads.as_deref().expect("a slot has its tables until it drops")
+    }
+}
+
+impl DerefMut for HeadSlot {
+    fn deref_mut(&mut self) -> &mut Heads {
+        self.heads.as_deref_mut().expect("a slot has its tables until it drops")
+    }
+}
+
+impl Drop for HeadSlot {
+    fn drop(&mut self) {
+        let mut home = self.home.borrow_mut();
+        if home.len() < HEADS_KEPT_MAX
+            && let Some(heads) = self.heads.take()
+        {
+            home.push(heads);
+        }
+    }
+}
+
+/// Bytes in a vector that goes back to its worker.
+pub struct Scratch<'a> {
+    bytes: Vec<u8>,
+    home: &'a RefCell<Vec<u8>>,
+}
+
+impl Deref for Scratch<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Scratch<'_> {
+    fn drop(&mut self) {
+        self.home.replace(std::mem::take(&mut self.bytes));
+    }
+}

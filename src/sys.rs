@@ -1,0 +1,106 @@
+//! The few system calls that no safe crate offers as weir needs them.
+//!
+//! `unsafe` here is only the calls themselves; every function checks what it hands over and turns failures into
+//! `io::Error`.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// A borrowed view of a descriptor that monoio owns and shows only as a number.
+///
+/// The caller must not let the result outlive `owner`'s descriptor; the lifetime is tied to `owner` to that end.
+pub fn borrow(owner: &impl AsRawFd) -> BorrowedFd<'_> {
+    // SAFETY: `owner` holds the descriptor open for at least the returned lifetime.
+    unsafe { BorrowedFd::borrow_raw(owner.as_raw_fd()) }
+}
+
+/// A non-blocking, close-on-exec eventfd with count 0.
+pub fn eventfd() -> io::Result<OwnedFd> {
+    // SAFETY: no pointers; a non-negative result is a new descriptor that nobody else owns.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: see above.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Lets `bind` to an address leave the choice of the port to `connect` (`IP_BIND_ADDRESS_NO_PORT`, ip(7)), so that one
+/// source address serves as many connections as there are ports *per destination*.
+pub fn set_bind_address_no_port(fd: RawFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: `on` lives across the call and its size is given.
+    let result = unsafe {
+        libc::setsockopt(
+            fd,
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Raises the soft limit of open files to the hard limit and says what is in force.
+pub fn raise_open_files() -> io::Result<u64> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` is a valid place for one rlimit.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if limit.rlim_cur < limit.rlim_max {
+        let before = limit.rlim_cur;
+        limit.rlim_cur = limit.rlim_max;
+        // SAFETY: `limit` is a valid rlimit.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } < 0 {
+            limit.rlim_cur = before;
+        }
+    }
+    Ok(limit.rlim_cur)
+}
+
+/// Whether nothing is to be read from a connection that must be silent: no byte, no end, no error.
+pub fn is_quiet(fd: RawFd) -> bool {
+    peek(fd).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// Whether at least one byte waits to be read.
+pub fn has_bytes(fd: RawFd) -> bool {
+    peek(fd).is_ok_and(|count| count > 0)
+}
+
+/// One `recv(MSG_PEEK | MSG_DONTWAIT)` of one byte: `Ok(0)` is the end.
+fn peek(fd: RawFd) -> io::Result<usize> {
+    let mut byte = 0u8;
+    // SAFETY: one byte of room is given and `byte` lives across the call.
+    let result = unsafe { libc::recv(fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) };
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// Bytes of memory that this process may use: the cgroup's limit, or the machine's RAM if that is less.
+pub fn usable_memory() -> u64 {
+    // SAFETY: sysconf takes no pointers.
+    let (pages, page) = unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
+    let ram = u64::try_from(pages).unwrap_or(0).saturating_mul(u64::try_from(page).unwrap_or(0));
+    cgroup_memory_limit().map_or(ram, |limit| limit.min(ram))
+}
+
+/// The least of the memory limits on the way from this process's cgroup (version 2) to the root.
+fn cgroup_memory_limit() -> Option<u64> {
+    let membership = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = membership.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let root = std::path::Path::new("/sys/fs/cgroup");
+    let own = root.join(own);
+    own.ancestors()
+        .take_while(|folder| folder.starts_with(root))
+        .filter_map(|folder| std::fs::read_to_string(folder.join("memory.max")).ok()?.trim().parse().ok())
+        .min()
+}

@@ -1,0 +1,175 @@
+//! A backend as all workers share it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crossbeam_utils::CachePadded;
+
+/// One address that a backend answers on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+    /// A name in Linux's abstract namespace (unix(7)), without the leading NUL.
+    Abstract(Vec<u8>),
+}
+
+/// One upstream server: what it is called, where it is, and the counts that all workers keep of it.
+#[derive(Debug)]
+pub struct Backend {
+    /// Its index in the snapshot, in metrics shards and in every worker's idle lists.
+    pub index: usize,
+    pub name: String,
+    /// As written in the configuration: the label in metrics.
+    pub url: String,
+    /// `host:port`, for requests that carry no `Host` of their own.
+    pub authority: String,
+    /// Tried in order, the last good one first.
+    pub addresses: Vec<Address>,
+    last_good: AtomicUsize,
+    in_flight: CachePadded<AtomicUsize>,
+    sockets: CachePadded<AtomicUsize>,
+    /// Exchanges, over all workers, that wait for a socket to become free.
+    waiting: CachePadded<AtomicUsize>,
+}
+
+impl Backend {
+    pub fn new(index: usize, name: String, url: String, authority: String, addresses: Vec<Address>) -> Self {
+        Backend {
+            index,
+            name,
+            url,
+            authority,
+            addresses,
+            last_good: AtomicUsize::new(0),
+            in_flight: CachePadded::default(),
+            sockets: CachePadded::default(),
+            waiting: CachePadded::default(),
+        }
+    }
+
+    /// Exchanges under way, over all workers.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Open sockets, over all workers.
+    pub fn sockets(&self) -> usize {
+        self.sockets.load(Ordering::Relaxed)
+    }
+
+    /// Counts one exchange until the result is dropped.
+    pub fn enter(self: &Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(self.clone())
+    }
+
+    /// Takes a place for one more socket, if fewer than `max` are open.
+    pub fn take_socket(self: &Arc<Self>, max: Option<usize>) -> Option<SocketCount> {
+        let before = self.sockets.fetch_add(1, Ordering::AcqRel);
+        let count = SocketCount(self.clone());
+        if max.is_some_and(|max| before >= max) { None } else { Some(count) }
+    }
+
+    /// Whether somebody waits for a socket, so that idle ones should close.
+    pub fn is_wanted(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Says that somebody waits for a socket until the result is dropped.
+    pub fn want(self: &Arc<Self>) -> Waiting {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        Waiting(self.clone())
+    }
+
+    /// The addresses with their positions, the last good one first.
+    pub fn addresses_to_try(&self) -> impl Iterator<Item = (usize, &Address)> {
+        let first = self.last_good.load(Ordering::Relaxed).min(self.addresses.len());
+        let (before, from) = self.addresses.split_at(first);
+        from.iter().enumerate().map(move |(at, address)| (at + first, address)).chain(before.iter().enumerate())
+    }
+
+    /// Remembers the address that just accepted.
+    pub fn set_last_good(&self, position: usize) {
+        self.last_good.store(position, Ordering::Relaxed);
+    }
+}
+
+/// One exchange in flight at a backend.
+#[derive(Debug)]
+pub struct InFlight(Arc<Backend>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One open socket of a backend.
+#[derive(Debug)]
+pub struct SocketCount(Arc<Backend>);
+
+impl SocketCount {
+    pub fn backend(&self) -> &Arc<Backend> {
+        &self.0
+    }
+}
+
+impl Drop for SocketCount {
+    fn drop(&mut self) {
+        self.0.sockets.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// One exchange that waits for a socket.
+#[derive(Debug)]
+pub struct Waiting(Arc<Backend>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backend() -> Arc<Backend> {
+        let address = |port| Address::Tcp(SocketAddr::from(([127, 0, 0, 1], port)));
+        Arc::new(Backend::new(
+            0,
+            "a".to_owned(),
+            "http://a:1".to_owned(),
+            "a:1".to_owned(),
+            vec![address(1), address(2), address(3)],
+        ))
+    }
+
+    #[test]
+    fn counts_go_back_when_their_guards_drop() {
+        let backend = backend();
+        let (one, two) = (backend.enter(), backend.enter());
+        assert_eq!(backend.in_flight(), 2);
+        drop((one, two));
+        assert_eq!(backend.in_flight(), 0);
+        let first = backend.take_socket(Some(1)).expect("one is allowed");
+        assert!(backend.take_socket(Some(1)).is_none());
+        assert_eq!(backend.sockets(), 1);
+        drop(first);
+        assert_eq!(backend.sockets(), 0);
+    }
+
+    #[test]
+    fn the_last_good_address_comes_first_and_none_is_left_out() {
+        let backend = backend();
+        backend.set_last_good(1);
+        let order: Vec<_> = backend.addresses_to_try().map(|(position, _)| position).collect();
+        assert_eq!(order, [1, 2, 0]);
+        for (position, address) in backend.addresses_to_try() {
+            assert_eq!(&backend.addresses[position], address);
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The backend side: who the backends are, and each worker's connections to them.
+
+pub mod backend;
+pub mod connect;
+pub mod pool;
