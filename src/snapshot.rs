@@ -33,7 +33,9 @@ impl Pool {
 
     /// The backend for the next attempt; none if nobody is eligible.
     pub fn pick(&self) -> Option<&Arc<Backend>> {
-        let index = self.strategy.pick(self.backends.len(), |index| self.is_eligible(index))?;
+        let index = self
+            .strategy
+            .pick(self.backends.len(), |index| self.is_eligible(index))?;
         self.backends.get(index)
     }
 
@@ -44,7 +46,9 @@ impl Pool {
 
     /// Backends that may be chosen.
     pub fn eligible(&self) -> usize {
-        (0..self.backends.len()).filter(|&index| self.is_eligible(index)).count()
+        (0..self.backends.len())
+            .filter(|&index| self.is_eligible(index))
+            .count()
     }
 }
 

@@ -88,8 +88,15 @@ fn peek(fd: RawFd) -> io::Result<usize> {
 /// Bytes of memory that this process may use: the cgroup's limit, or the machine's RAM if that is less.
 pub fn usable_memory() -> u64 {
     // SAFETY: sysconf takes no pointers.
-    let (pages, page) = unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
-    let ram = u64::try_from(pages).unwrap_or(0).saturating_mul(u64::try_from(page).unwrap_or(0));
+    let (pages, page) = unsafe {
+        (
+            libc::sysconf(libc::_SC_PHYS_PAGES),
+            libc::sysconf(libc::_SC_PAGESIZE),
+        )
+    };
+    let ram = u64::try_from(pages)
+        .unwrap_or(0)
+        .saturating_mul(u64::try_from(page).unwrap_or(0));
     cgroup_memory_limit().map_or(ram, |limit| limit.min(ram))
 }
 
@@ -101,6 +108,23 @@ fn cgroup_memory_limit() -> Option<u64> {
     let own = root.join(own);
     own.ancestors()
         .take_while(|folder| folder.starts_with(root))
-        .filter_map(|folder| std::fs::read_to_string(folder.join("memory.max")).ok()?.trim().parse().ok())
+        .filter_map(|folder| {
+            std::fs::read_to_string(folder.join("memory.max"))
+                .ok()?
+                .trim()
+                .parse()
+                .ok()
+        })
         .min()
+}
+
+/// Milliseconds of `CLOCK_MONOTONIC_COARSE`: read without a system call, up to one timer tick old.
+pub fn coarse_millis() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is a valid place for one timespec. The clock exists on every Linux, so the call cannot fail.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
+    (time.tv_sec as u64) * 1000 + (time.tv_nsec as u64) / 1_000_000
 }

@@ -19,7 +19,9 @@ impl Bitmap {
 
     /// Whether the bit is set; an index past the end is not.
     pub fn get(&self, index: usize) -> bool {
-        self.words.get(index / 64).is_some_and(|word| word.load(Ordering::Acquire) >> (index % 64) & 1 == 1)
+        self.words
+            .get(index / 64)
+            .is_some_and(|word| word.load(Ordering::Acquire) >> (index % 64) & 1 == 1)
     }
 
     /// Sets or clears one bit; an index past the end changes nothing.

@@ -6,10 +6,10 @@
 mod backend;
 mod check;
 mod demo;
-mod exit;
+pub(crate) mod exit;
 mod health;
 mod pages;
-mod ready_file;
+pub(crate) mod ready_file;
 mod run;
 mod values;
 

@@ -1,11 +1,15 @@
 //! The effective configuration, as the rest of weir reads it: validated, every default filled in, no strings left that
 //! still need parsing. Only `config` builds one (tests may, through [`Config::default`]).
+//!
+//! The enums that are one word in the file derive serde's traits: their words are read, listed in errors and printed
+//! from that one place (`forms/words.rs`).
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 /// Everything weir was told, after defaults, file, environment and flags.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -66,7 +70,8 @@ pub struct Runtime {
     pub ring_entries: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum DriverChoice {
     Auto,
     IoUring,
@@ -96,7 +101,8 @@ pub enum HostMode {
     Name(String),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ForwardedMode {
     XForwarded,
     Rfc7239,
@@ -140,7 +146,7 @@ pub struct Upstream {
 }
 
 /// `[limits]`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Limits {
     /// Bytes of pooled buffers over all workers; none: half of the cgroup's limit or of RAM.
     pub buffer_memory: Option<u64>,
@@ -187,7 +193,8 @@ pub struct Logging {
     pub format: Option<LogFormat>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Level {
     Error,
     Warn,
@@ -196,7 +203,8 @@ pub enum Level {
     Trace,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     Json,
     Text,
@@ -210,7 +218,7 @@ pub struct Admin {
 }
 
 /// `[observe]`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observe {
     pub address: Option<ListenAddress>,
 }
@@ -235,14 +243,49 @@ pub struct Shutdown {
 #[derive(Clone, Debug, PartialEq)]
 pub struct HealthCheck {
     pub kind: HealthCheckKind,
+    /// Path and query of the probe's request.
     pub path: String,
+    pub method: String,
+    /// Name and value of headers that the probe sends besides its own.
+    pub headers: Vec<(String, String)>,
+    /// The statuses that count as good.
+    pub expect_status: Vec<StatusRange>,
+    /// Text that the body must contain.
+    pub expect_body: Option<String>,
     pub interval: Duration,
+    /// Between probes while a backend is changing state; none: a quarter of `interval`.
+    pub fast_interval: Option<Duration>,
+    /// A whole probe, from the connect to the last byte.
     pub timeout: Duration,
     pub rise: u32,
     pub fall: u32,
+    /// Where to probe; none: the backend's own port.
+    pub port: Option<u16>,
+    pub start: HealthStart,
+    pub max_response_bytes: usize,
+    /// Per cent of a pool; with less than this left, liveness is ignored. 0: never.
+    pub panic_threshold: u8,
 }
 
+/// Statuses from `first` to `last`, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatusRange {
+    pub first: u16,
+    pub last: u16,
+}
+
+/// What a backend counts as before its first probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthStart {
+    Up,
+    Down,
+    /// Listeners open when the first round of probes is over.
+    Check,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum HealthCheckKind {
     Http,
     Tcp,
@@ -256,14 +299,53 @@ pub struct CircuitBreaker {
     /// Consecutive failures.
     pub failure_threshold: u32,
     pub reset_timeout: Duration,
+    /// Trials at a time while half-open, over all workers.
     pub half_open_requests: u32,
+    /// Good trials that close the breaker.
     pub success_threshold: u32,
+    /// Per cent of failures within `window` that opens the breaker too.
+    pub error_rate: Option<u8>,
+    pub window: Duration,
+    /// Attempts within `window` below which `error_rate` is not judged.
+    pub min_volume: u32,
+    /// What counts as a failure.
+    pub failures: Vec<Failure>,
+    /// Whether a breaker may open although it leaves fewer than `panic_threshold` per cent of the pool.
+    pub ignore_panic: bool,
+}
+
+/// One way in which an attempt goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Refused, unreachable, or not connected in time: nothing was sent.
+    ConnectFailure,
+    /// The backend closed or reset before its answer was whole.
+    Reset,
+    /// An answer did not come in time.
+    Timeout,
+    /// A kept-alive connection turned out to be closed.
+    StaleConnection,
+    Status(u16),
+    /// `Class(5)`: 500 to 599.
+    Class(u8),
 }
 
 /// `[retry]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Retry {
     pub max_retries: u32,
+    /// Methods that may be sent again after something was sent.
+    pub methods: Vec<String>,
+    /// What is retried; a stale connection always is.
+    pub on: Vec<Failure>,
+    /// Bytes of a request body kept for sending it again.
+    pub buffer: usize,
+    /// One attempt.
+    pub per_try_timeout: Option<Duration>,
+    /// Retries as per cent of the requests of the last 10 s.
+    pub budget: u8,
+    /// Retries per second that the budget always allows.
+    pub min_per_second: u32,
 }
 
 impl Default for Server {
@@ -335,12 +417,6 @@ impl Default for Upstream {
     }
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Limits { buffer_memory: None }
-    }
-}
-
 impl Default for Strategy {
     fn default() -> Self {
         Strategy {
@@ -364,12 +440,6 @@ impl Default for Admin {
         Admin {
             address: Some(ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 9070)))),
         }
-    }
-}
-
-impl Default for Observe {
-    fn default() -> Self {
-        Observe { address: None }
     }
 }
 
@@ -400,10 +470,22 @@ impl Default for HealthCheck {
         HealthCheck {
             kind: HealthCheckKind::Http,
             path: "/health".to_owned(),
+            method: "GET".to_owned(),
+            headers: Vec::new(),
+            expect_status: vec![StatusRange {
+                first: 200,
+                last: 399,
+            }],
+            expect_body: None,
             interval: Duration::from_secs(2),
+            fast_interval: None,
             timeout: Duration::from_secs(1),
             rise: 2,
             fall: 3,
+            port: None,
+            start: HealthStart::Check,
+            max_response_bytes: 64 * 1024,
+            panic_threshold: 50,
         }
     }
 }
@@ -416,12 +498,39 @@ impl Default for CircuitBreaker {
             reset_timeout: Duration::from_secs(30),
             half_open_requests: 1,
             success_threshold: 1,
+            error_rate: None,
+            window: Duration::from_secs(10),
+            min_volume: 20,
+            failures: vec![
+                Failure::ConnectFailure,
+                Failure::Reset,
+                Failure::Timeout,
+                Failure::Class(5),
+            ],
+            ignore_panic: false,
         }
     }
 }
 
 impl Default for Retry {
     fn default() -> Self {
-        Retry { max_retries: 2 }
+        Retry {
+            max_retries: 2,
+            methods: ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"]
+                .map(str::to_owned)
+                .to_vec(),
+            on: vec![
+                Failure::ConnectFailure,
+                Failure::Reset,
+                Failure::Timeout,
+                Failure::Status(502),
+                Failure::Status(503),
+                Failure::Status(504),
+            ],
+            buffer: 64 * 1024,
+            per_try_timeout: None,
+            budget: 20,
+            min_per_second: 10,
+        }
     }
 }

@@ -32,7 +32,9 @@ pub fn log_serving(
     crew: &Crew,
 ) {
     for member in &crew.members {
-        let core = member.core.map_or_else(|| "not pinned".to_owned(), |core| core.to_string());
+        let core = member
+            .core
+            .map_or_else(|| "not pinned".to_owned(), |core| core.to_string());
         tracing::info!(worker = member.worker, core, driver = member.driver, "worker");
     }
     if let Some(member) = crew.members.iter().find(|member| !member.why.is_empty()) {
@@ -52,14 +54,25 @@ pub fn log_serving(
         tracing::info!(%address, "observe API");
     }
     let pool = &snapshot.pool;
-    tracing::info!(pool = pool.name, strategy = pool.strategy.name(), backends = pool.backends.len(), "pool");
+    tracing::info!(
+        pool = pool.name,
+        strategy = pool.strategy.name(),
+        backends = pool.backends.len(),
+        "pool"
+    );
     for backend in &pool.backends {
-        let addresses = format!("{:?}", backend.addresses);
+        let addresses = backend
+            .addresses
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", ");
         tracing::info!(backend = backend.name, url = backend.url, addresses, "backend");
     }
 }
 
 /// The kernel's release, as uname(2) gives it.
 fn kernel() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
+    std::fs::read_to_string("/proc/sys/kernel/osrelease")
+        .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
 }

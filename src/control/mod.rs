@@ -61,7 +61,11 @@ impl StartError {
 
 /// Runs the load balancer until it is told to stop, on the calling thread and those it starts.
 pub fn serve(config: Config, options: Options) -> ExitCode {
-    let log = match crate::log::init(config.logging.level, config.logging.format, &config.server.environment) {
+    let log = match crate::log::init(
+        config.logging.level,
+        config.logging.format,
+        &config.server.environment,
+    ) {
         Ok(log) => log,
         Err(error) => return exit::because(exit::BAD_CONFIGURATION, error),
     };
@@ -98,7 +102,14 @@ async fn run(config: Config, options: Options) -> Result<u8, StartError> {
     let lifecycle = Arc::new(Lifecycle::default());
 
     let bound: Vec<BoundAddress> = sets.iter().map(|set| set.address.clone()).collect();
-    let mut crew = workers::start(&snapshot, &lifecycle, &shards, &cores, per_worker(sets, cores.len()), open_files)?;
+    let mut crew = workers::start(
+        &snapshot,
+        &lifecycle,
+        &shards,
+        &cores,
+        per_worker(sets, cores.len()),
+        open_files,
+    )?;
     crew.wait_until_ready().await?;
     lifecycle.advance(Stage::Serving);
 
@@ -112,7 +123,13 @@ async fn run(config: Config, options: Options) -> Result<u8, StartError> {
         state.clone(),
         until_closed(closed),
     ));
-    facts::log_serving(&snapshot, &bound, admin_address.as_ref(), observe_address.as_ref(), &crew);
+    facts::log_serving(
+        &snapshot,
+        &bound,
+        admin_address.as_ref(),
+        observe_address.as_ref(),
+        &crew,
+    );
     if let Some(path) = &options.ready_file {
         let names = |address: &Option<BoundAddress>| address.as_ref().map(ToString::to_string);
         let content = serde_json::json!({
@@ -133,7 +150,11 @@ async fn run(config: Config, options: Options) -> Result<u8, StartError> {
 }
 
 fn join_lines(errors: &[ResolveError]) -> String {
-    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    errors
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// Turns "one socket per worker for each address" into "one socket per address for each worker".
@@ -159,7 +180,13 @@ fn snapshot(config: Config, addresses: Vec<Vec<Address>>, internal: Vec<u8>) -> 
                 BackendAddress::Tcp { host, port } => format!("{host}:{port}"),
                 BackendAddress::Unix(_) => "localhost".to_owned(),
             };
-            Arc::new(Backend::new(index, backend.name.clone(), backend.url.clone(), authority, addresses))
+            Arc::new(Backend::new(
+                index,
+                backend.name.clone(),
+                backend.url.clone(),
+                authority,
+                addresses,
+            ))
         })
         .collect();
     let internal = Backend::new(
@@ -176,10 +203,19 @@ fn snapshot(config: Config, addresses: Vec<Vec<Address>>, internal: Vec<u8>) -> 
     }
 }
 
-fn admin_state(snapshot: &Arc<Snapshot>, lifecycle: &Arc<Lifecycle>, shards: Vec<Arc<Shard>>) -> admin::State {
+fn admin_state(
+    snapshot: &Arc<Snapshot>,
+    lifecycle: &Arc<Lifecycle>,
+    shards: Vec<Arc<Shard>>,
+) -> admin::State {
     let backends = snapshot.pool.backends.iter();
     let info = Info {
-        backends: backends.map(|b| BackendInfo { url: b.url.clone(), name: b.name.clone() }).collect(),
+        backends: backends
+            .map(|b| BackendInfo {
+                url: b.url.clone(),
+                name: b.name.clone(),
+            })
+            .collect(),
         algorithm: snapshot.pool.strategy.name().to_owned(),
         started: Instant::now(),
     };
@@ -196,7 +232,11 @@ fn admin_state(snapshot: &Arc<Snapshot>, lifecycle: &Arc<Lifecycle>, shards: Vec
         backend: Box::new(move |index| BackendState {
             healthy: snapshot.pool.probe_up.get(index),
             eligible: snapshot.pool.is_eligible(index),
-            in_flight: snapshot.pool.backends.get(index).map_or(0, |backend| backend.in_flight() as u64),
+            in_flight: snapshot
+                .pool
+                .backends
+                .get(index)
+                .map_or(0, |backend| backend.in_flight() as u64),
         }),
     }
 }
@@ -210,7 +250,10 @@ struct SideListeners {
 impl SideListeners {
     fn open(config: &Config) -> Result<Self, BindError> {
         let open = |address: &Option<ListenAddress>| {
-            address.as_ref().map(|address| listener::open(address, 64, 1)).transpose()
+            address
+                .as_ref()
+                .map(|address| listener::open(address, 64, 1))
+                .transpose()
         };
         Ok(SideListeners {
             admin: open(&config.admin.address)?,
@@ -240,7 +283,12 @@ impl SideListeners {
                     Listener::Tcp(listener) => admin::Listener::Tcp(listener),
                     Listener::Unix(listener) => admin::Listener::Unix(listener),
                 };
-                servers.spawn(admin::serve(listener, surface, state.clone(), until_closed(closed.clone())));
+                servers.spawn(admin::serve(
+                    listener,
+                    surface,
+                    state.clone(),
+                    until_closed(closed.clone()),
+                ));
             }
         }
         servers

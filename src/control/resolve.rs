@@ -39,11 +39,18 @@ async fn resolve(backend: &Backend) -> Result<Vec<Address>, ResolveError> {
         error,
     };
     let mut addresses = Vec::new();
-    for address in tokio::net::lookup_host((host.as_str(), port)).await.map_err(|e| error(e.to_string()))? {
+    for address in tokio::net::lookup_host((host.as_str(), port))
+        .await
+        .map_err(|e| error(e.to_string()))?
+    {
         let address = Address::Tcp(address);
         if !addresses.contains(&address) {
             addresses.push(address);
         }
     }
-    if addresses.is_empty() { Err(error("no address".to_owned())) } else { Ok(addresses) }
+    if addresses.is_empty() {
+        Err(error("no address".to_owned()))
+    } else {
+        Ok(addresses)
+    }
 }

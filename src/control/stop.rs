@@ -52,5 +52,9 @@ async fn drain(crew: &mut Crew, lifecycle: &Lifecycle, shutdown: &Shutdown) -> u
         tracing::warn!(cut, "shutdown.timeout passed: connections were cut");
     }
     tracing::info!("stopped");
-    if cut > 0 || failed { exit::CUT } else { exit::ANSWERED }
+    if cut > 0 || failed {
+        exit::CUT
+    } else {
+        exit::ANSWERED
+    }
 }

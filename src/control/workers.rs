@@ -28,27 +28,40 @@ pub type Cores = Vec<Option<usize>>;
 /// # Errors
 /// A configured core that this process may not use, in words.
 pub fn cores(settings: &RuntimeSettings) -> Result<Cores, String> {
-    let allowed: Vec<usize> =
-        core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
+    let allowed: Vec<usize> = core_affinity::get_core_ids()
+        .unwrap_or_default()
+        .iter()
+        .map(|core| core.id)
+        .collect();
     if let Some(missing) = settings.cores.iter().find(|core| !allowed.contains(core)) {
         return Err(format!(
             "runtime.cores: core {missing} is not available to this process; available: {allowed:?}"
         ));
     }
-    let candidates = if settings.cores.is_empty() { &allowed } else { &settings.cores };
+    let candidates = if settings.cores.is_empty() {
+        &allowed
+    } else {
+        &settings.cores
+    };
     let workers = match (settings.workers, settings.cores.len()) {
         (0, 0) => default_workers(candidates.len()),
         (0, listed) => listed,
         (workers, _) => workers,
     };
     let pinned = settings.pin && !candidates.is_empty();
-    Ok((0..workers).map(|worker| pinned.then(|| candidates[worker % candidates.len()])).collect())
+    Ok((0..workers)
+        .map(|worker| pinned.then(|| candidates[worker % candidates.len()]))
+        .collect())
 }
 
 /// One worker per CPU that the affinity mask and the cgroup's quota allow together (both are in what std counts).
 fn default_workers(cores: usize) -> usize {
     let parallelism = thread::available_parallelism().map_or(1, usize::from);
-    if cores == 0 { parallelism } else { parallelism.min(cores) }
+    if cores == 0 {
+        parallelism
+    } else {
+        parallelism.min(cores)
+    }
 }
 
 /// How one worker ended.
@@ -60,12 +73,19 @@ pub struct WorkerReport {
 
 impl WorkerReport {
     pub fn error(&self) -> String {
-        self.result.as_ref().err().map_or_else(|| "none".to_owned(), ToString::to_string)
+        self.result
+            .as_ref()
+            .err()
+            .map_or_else(|| "none".to_owned(), ToString::to_string)
     }
 }
 
 enum Message {
-    Ready { worker: usize, driver: String, why: String },
+    Ready {
+        worker: usize,
+        driver: String,
+        why: String,
+    },
     Ended(WorkerReport),
 }
 
@@ -129,12 +149,14 @@ pub fn start(
             capacity,
         };
         let sender = sender.clone();
-        thread::Builder::new().name(format!("weir-worker-{worker}")).spawn(move || {
-            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(setup, &sender)))
-                .unwrap_or_else(|_| Err(io::Error::other("the worker's thread panicked")));
-            // The control thread outlives the workers; without it there is nobody to tell.
-            let _ = sender.send(Message::Ended(WorkerReport { worker, result }));
-        })?;
+        thread::Builder::new()
+            .name(format!("weir-worker-{worker}"))
+            .spawn(move || {
+                let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(setup, &sender)))
+                    .unwrap_or_else(|_| Err(io::Error::other("the worker's thread panicked")));
+                // The control thread outlives the workers; without it there is nobody to tell.
+                let _ = sender.send(Message::Ended(WorkerReport { worker, result }));
+            })?;
     }
     let members = cores
         .iter()
@@ -159,7 +181,10 @@ fn capacity(snapshot: &Snapshot, workers: usize, open_files: u64) -> Capacity {
     let config = &snapshot.config;
     let descriptors = open_files.saturating_sub(DESCRIPTORS_KEPT);
     let for_clients = (descriptors - descriptors / BACKEND_SHARE).max(1);
-    let buffer_memory = config.limits.buffer_memory.unwrap_or_else(|| crate::sys::usable_memory() / 2);
+    let buffer_memory = config
+        .limits
+        .buffer_memory
+        .unwrap_or_else(|| crate::sys::usable_memory() / 2);
     Capacity {
         max_connections: config.server.max_connections.unwrap_or(usize::MAX),
         client_descriptors: usize::try_from(for_clients).unwrap_or(usize::MAX),
@@ -183,11 +208,15 @@ fn work(setup: Setup, messages: &mpsc::UnboundedSender<Message>) -> io::Result<W
     if let Some(core) = core
         && !core_affinity::set_for_current(core_affinity::CoreId { id: core })
     {
-        return Err(io::Error::other(format!("cannot pin worker {worker} to core {core}")));
+        return Err(io::Error::other(format!(
+            "cannot pin worker {worker} to core {core}"
+        )));
     }
     crate::log::register_worker(worker);
     let settings = &snapshot.config.runtime;
-    let mut climbed = climb(settings.driver, |step| Runtime::build(step, settings.ring_entries))?;
+    let mut climbed = climb(settings.driver, |step| {
+        Runtime::build(step, settings.ring_entries)
+    })?;
     let ready = Message::Ready {
         worker,
         driver: climbed.step.to_string(),

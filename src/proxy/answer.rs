@@ -43,14 +43,21 @@ pub fn write_answer(reason: Reason, options: AnswerOptions, out: &mut Buffer) {
     let length = 3 + 1 + phrase.len() + 2 + word.len() + 2;
     let out = out.tail();
     // Writing into a vector cannot fail.
-    let _ = write!(out, "HTTP/1.1 {status} {phrase}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n");
+    let _ = write!(
+        out,
+        "HTTP/1.1 {status} {phrase}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n"
+    );
     if options.reason_header {
         let _ = write!(out, "x-weir-reason: {word}\r\n");
     }
     if reason == Reason::NoBackend {
         let _ = write!(out, "Retry-After: 1\r\n");
     }
-    let _ = write!(out, "Connection: {}\r\n\r\n", if options.close { "close" } else { "keep-alive" });
+    let _ = write!(
+        out,
+        "Connection: {}\r\n\r\n",
+        if options.close { "close" } else { "keep-alive" }
+    );
     if !options.head_only {
         let _ = writeln!(out, "{status} {phrase} ({word})");
     }
@@ -72,7 +79,10 @@ mod tests {
             write_answer(reason, options, &mut buffer);
             let text = String::from_utf8(buffer.filled().to_vec()).expect("ASCII");
             let (head, body) = text.split_once("\r\n\r\n").expect("a head");
-            assert!(head.contains(&format!("Content-Length: {}", body.len())), "{text}");
+            assert!(
+                head.contains(&format!("Content-Length: {}", body.len())),
+                "{text}"
+            );
             assert!(head.contains(&format!("x-weir-reason: {}", reason.word())));
             assert!(!head.contains(" Error\r\n"), "{reason:?} has no phrase");
         }

@@ -116,9 +116,17 @@ mod tests {
     #[test]
     fn a_length_ends_where_it_says_and_leaves_the_rest() {
         let mut body = BodyFollower::new(BodyLength::Length(5), false);
-        assert_eq!(body.follow(&mut b"abc".to_owned()).expect("no framing").consumed, 3);
+        assert_eq!(
+            body.follow(&mut b"abc".to_owned()).expect("no framing").consumed,
+            3
+        );
         assert_eq!(body.remaining(), 2);
-        assert_eq!(body.follow(&mut b"deGET /".to_owned()).expect("no framing").consumed, 2);
+        assert_eq!(
+            body.follow(&mut b"deGET /".to_owned())
+                .expect("no framing")
+                .consumed,
+            2
+        );
         assert!(body.is_done());
         assert_eq!(body.follow(&mut b"GET /".to_owned()).expect("done").consumed, 0);
     }

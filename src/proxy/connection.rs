@@ -6,7 +6,7 @@
 use std::io;
 use std::ops::Deref;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::buffer::{self, Admission, Buffer};
 use crate::clock::{self, Millis};
@@ -15,7 +15,8 @@ use crate::proxy::answer::{AnswerOptions, write_answer};
 use crate::proxy::exchange;
 use crate::reason::Reason;
 use crate::server::listener::Peer;
-use crate::server::worker::{HeadSlot, Worker};
+use crate::server::tables::HeadSlot;
+use crate::server::worker::Worker;
 use crate::transport::Transport;
 use crate::wire::{WatchedWire, Wire};
 
@@ -52,7 +53,8 @@ pub struct Request {
     /// Begins with the head; what follows is body or the next request.
     pub inbound: Inbound,
     pub head_len: usize,
-    pub started: Instant,
+    /// When its first byte was there.
+    pub started: Millis,
 }
 
 /// How a client connection goes on after an exchange.
@@ -125,16 +127,15 @@ async fn next_request(
             if !wait_for_bytes(worker, client).await {
                 return Ok(None);
             }
-            client.set_read_deadline(clock::now() + timeouts.request_head);
-            let admission = admission(client).await?;
+            let admission = admission(client, timeouts.request_head).await?;
             Inbound {
                 buffer: buffer::small(),
                 admission,
             }
         }
     };
-    let started = Instant::now();
-    client.set_read_deadline(clock::millis(started) + timeouts.request_head);
+    let started = clock::now();
+    client.set_read_deadline(started + timeouts.request_head);
     read_head(worker, client, inbound, started).await
 }
 
@@ -142,7 +143,11 @@ async fn next_request(
 async fn wait_for_bytes(worker: &Worker, client: &Client) -> bool {
     let timeouts = &worker.snapshot.config.timeouts;
     let now = clock::now();
-    let patience = if client.requests == 0 { timeouts.request_head } else { timeouts.idle };
+    let patience = if client.requests == 0 {
+        timeouts.request_head
+    } else {
+        timeouts.idle
+    };
     client.set_read_deadline(now + patience);
     client.set_idle_since(Some(now));
     let readable = client.transport().readable().await;
@@ -154,26 +159,33 @@ async fn wait_for_bytes(worker: &Worker, client: &Client) -> bool {
     readable.is_ok()
 }
 
-async fn admission(client: &Client) -> Result<Admission, Refusal> {
+async fn admission(client: &Client, patience: Duration) -> Result<Admission, Refusal> {
     if let Some(admission) = buffer::admit() {
         return Ok(admission);
     }
     if client.requests == 0 {
-        return Err(Refusal::new(Reason::OutOfMemory, "limits.buffer_memory is in use"));
+        return Err(Refusal::new(
+            Reason::OutOfMemory,
+            "limits.buffer_memory is in use",
+        ));
     }
-    buffer::admitted(|| client.expired())
-        .await
-        .ok_or(Refusal::new(Reason::OutOfMemory, "limits.buffer_memory stayed in use"))
+    buffer::admitted(|| client.expired()).await.ok_or(Refusal::new(
+        Reason::OutOfMemory,
+        "limits.buffer_memory stayed in use",
+    ))
 }
 
 async fn read_head(
     worker: &Rc<Worker>,
     client: &Client,
     inbound: Inbound,
-    started: Instant,
+    started: Millis,
 ) -> Result<Option<Request>, Refusal> {
-    let Inbound { mut buffer, admission } = inbound;
-    let mut head = worker.head_slot();
+    let Inbound {
+        mut buffer,
+        admission,
+    } = inbound;
+    let mut head = worker.heads.lend();
     loop {
         if !buffer.is_empty()
             && let Some(head_len) = head.request.parse(buffer.filled(), &worker.head_limits)?
@@ -197,7 +209,10 @@ async fn read_head(
                 return Err(Refusal::new(Reason::HeadTimeout, "timeouts.request_head passed"));
             }
             Ok(0) if buffer.filled().iter().any(|byte| !byte.is_ascii_whitespace()) => {
-                return Err(Refusal::new(Reason::BadRequest, "the connection ended within a head"));
+                return Err(Refusal::new(
+                    Reason::BadRequest,
+                    "the connection ended within a head",
+                ));
             }
             Ok(0) | Err(_) => return Ok(None),
             Ok(_) => {}

@@ -10,10 +10,10 @@ use std::time::Instant;
 
 use crate::buffer::{self, Buffer};
 use crate::clock::{self, Millis};
+use crate::config::model::HostMode;
 use crate::http1::Method;
 use crate::http1::framing::BodyLength;
 use crate::http1::rewrite::{HostRewrite, RequestRewrite, request_bound, write_request};
-use crate::config::model::HostMode;
 use crate::proxy::body::BodyFollower;
 use crate::proxy::connection::{After, Client, PeerName, Request, answer};
 use crate::proxy::join;
@@ -32,14 +32,21 @@ pub async fn run(worker: &Rc<Worker>, client: &Client, request: Request) -> Afte
     let bytes = request.inbound.buffer.filled();
     let keep_alive = head.wants_keep_alive()
         && !worker.is_closing()
-        && config.server.max_requests_per_connection.is_none_or(|max| client.requests < max);
+        && config
+            .server
+            .max_requests_per_connection
+            .is_none_or(|max| client.requests < max);
     let asked = Asked::of(head, bytes, keep_alive);
-    let internal = worker.snapshot.internal.as_ref().filter(|_| asks_for_metrics(worker, client, &request));
+    let internal = worker
+        .snapshot
+        .internal
+        .as_ref()
+        .filter(|_| asks_for_metrics(worker, client, &request));
     if internal.is_none() {
         worker.shard.exchange_received();
     }
     let length = head.body();
-    let mut exchange = Exchange {
+    let exchange = Exchange {
         worker,
         client,
         request,
@@ -70,7 +77,9 @@ fn asks_for_metrics(worker: &Worker, client: &Client, request: &Request) -> bool
     asked == path.as_bytes()
         && matches!(head.method(), Method::Get | Method::Head)
         && !head.has_forwarding_fields()
-        && client.peer.is_some_and(|peer| metrics.allow.iter().any(|network| network.contains(&peer)))
+        && client
+            .peer
+            .is_some_and(|peer| metrics.allow.iter().any(|network| network.contains(&peer)))
 }
 
 struct Exchange<'a> {
@@ -96,7 +105,11 @@ struct Outgoing {
 /// How one attempt ended.
 enum AttemptEnd {
     /// With an answer, whole or not; `request_done`: the backend got the whole request.
-    Response { end: ResponseEnd, connection: Connection, request_done: bool },
+    Response {
+        end: ResponseEnd,
+        connection: Connection,
+        request_done: bool,
+    },
     /// Before anything of an answer.
     Failed(Failure),
     /// By the client, or by what it sent.
@@ -123,9 +136,11 @@ impl Exchange<'_> {
             end = self.attempt(backend, true).await;
         }
         match end {
-            AttemptEnd::Response { end, connection, request_done } => {
-                self.finish(backend, end, connection, request_done, started).await
-            }
+            AttemptEnd::Response {
+                end,
+                connection,
+                request_done,
+            } => self.finish(backend, end, connection, request_done, started).await,
             AttemptEnd::Client(end) => self.end_by_client(end).await,
             AttemptEnd::Failed(failure) => {
                 self.record(backend, None, started);
@@ -146,7 +161,9 @@ impl Exchange<'_> {
         let idle = if fresh {
             None
         } else {
-            self.worker.upstream.take_idle(backend, must_be_quiet, clock::now())
+            self.worker
+                .upstream
+                .take_idle(backend, must_be_quiet, clock::now())
         };
         let connection = match idle {
             Some(connection) => connection,
@@ -165,9 +182,15 @@ impl Exchange<'_> {
             }
         };
         self.limit(&connection);
-        let (sent, buffer) = connection.write_all(outgoing.buffer, clock::now, timeouts.response_head).await;
+        let (sent, buffer) = connection
+            .write_all(outgoing.buffer, clock::now, timeouts.response_head)
+            .await;
         if let Some(error) = sent.error {
-            let reason = if connection.expired() { Reason::BackendTimeout } else { Reason::BackendReset };
+            let reason = if connection.expired() {
+                Reason::BackendTimeout
+            } else {
+                Reason::BackendReset
+            };
             return AttemptEnd::Failed(Failure {
                 reason,
                 detail: format!("sending the request: {error}"),
@@ -186,7 +209,11 @@ impl Exchange<'_> {
             Ok(end) => {
                 let used = self.request.head_len + outgoing.taken;
                 self.request.inbound.buffer.consume(used);
-                AttemptEnd::Response { end, connection, request_done: true }
+                AttemptEnd::Response {
+                    end,
+                    connection,
+                    request_done: true,
+                }
             }
             Err(no_answer) => {
                 let resend = no_answer.silent
@@ -225,11 +252,18 @@ impl Exchange<'_> {
         if bound > buffer.spare() {
             return Err(Reason::OutOfMemory);
         }
-        write_request(head, self.request.inbound.buffer.filled(), &rewrite, buffer.tail());
+        write_request(
+            head,
+            self.request.inbound.buffer.filled(),
+            &rewrite,
+            buffer.tail(),
+        );
         let mut follower = BodyFollower::new(head.body(), false);
         let body = &mut self.request.inbound.buffer.filled_mut()[self.request.head_len..];
         let room = buffer.spare().min(body.len());
-        let step = follower.follow(&mut body[..room]).map_err(|reject| reject.reason)?;
+        let step = follower
+            .follow(&mut body[..room])
+            .map_err(|reject| reject.reason)?;
         buffer.append(&body[..step.consumed]);
         if http.max_body_bytes.is_some_and(|max| step.payload > max) {
             return Err(Reason::BodyTooLarge);
@@ -288,7 +322,11 @@ impl Exchange<'_> {
             (None, _) => AttemptEnd::Client(PumpEnd::ClientGone),
             (Some(Ok(end)), _) => {
                 let request_done = progress.request_done.get();
-                AttemptEnd::Response { end, connection, request_done }
+                AttemptEnd::Response {
+                    end,
+                    connection,
+                    request_done,
+                }
             }
             (Some(Err(no_answer)), _) => AttemptEnd::Failed(Failure::from_no_answer(&no_answer, false)),
         }
@@ -303,7 +341,11 @@ impl Exchange<'_> {
         started: Instant,
     ) -> After {
         match end {
-            ResponseEnd::Complete { status, reusable, keep_alive } => {
+            ResponseEnd::Complete {
+                status,
+                reusable,
+                keep_alive,
+            } => {
                 self.record(backend, Some(status), started);
                 if reusable && request_done {
                     connection.set_limit(Millis::NEVER);
@@ -359,7 +401,10 @@ impl Exchange<'_> {
         let passed_over = self.pass_over_request();
         let keep_alive = self.asked.keep_alive && passed_over && !self.worker.is_closing();
         let head_only = self.asked.method == Method::Head;
-        if answer(self.worker, self.client, reason, !keep_alive, head_only).await.is_err() {
+        if answer(self.worker, self.client, reason, !keep_alive, head_only)
+            .await
+            .is_err()
+        {
             return After::Abort;
         }
         match (keep_alive, passed_over) {
@@ -391,13 +436,17 @@ impl Exchange<'_> {
     /// On to the next request, of which some may be here already.
     fn next(self) -> After {
         let inbound = self.request.inbound;
-        After::KeepAlive(if inbound.buffer.is_empty() { None } else { Some(inbound) })
+        After::KeepAlive(if inbound.buffer.is_empty() {
+            None
+        } else {
+            Some(inbound)
+        })
     }
 
     /// Puts both sides under `timeouts.exchange`.
     fn limit(&self, connection: &Connection) {
         if let Some(whole) = self.worker.snapshot.config.timeouts.exchange {
-            let until = clock::millis(self.request.started) + whole;
+            let until = self.request.started + whole;
             connection.set_limit(until);
             self.client.set_write_limit(until);
         }
@@ -405,7 +454,9 @@ impl Exchange<'_> {
 
     fn record(&self, backend: &Backend, status: Option<u16>, started: Instant) {
         if self.counted {
-            self.worker.shard.attempt(backend.index, status, started.elapsed());
+            self.worker
+                .shard
+                .attempt(backend.index, status, started.elapsed());
         }
     }
 

@@ -75,14 +75,23 @@ mod tests {
 
     #[test]
     fn the_second_ends_it_and_the_first_only_when_it_stops() {
-        assert_eq!(block_on(until_second(pending::<u8>(), ready(2), |_| true)), (None, Some(2)));
-        assert_eq!(block_on(until_second(ready(1), pending::<u8>(), |_| true)), (Some(1), None));
+        assert_eq!(
+            block_on(until_second(pending::<u8>(), ready(2), |_| true)),
+            (None, Some(2))
+        );
+        assert_eq!(
+            block_on(until_second(ready(1), pending::<u8>(), |_| true)),
+            (Some(1), None)
+        );
         let mut polls = 0;
         let late = poll_fn(|_| {
             polls += 1;
             if polls == 3 { Poll::Ready(2) } else { Poll::Pending }
         });
-        assert_eq!(block_on(until_second(ready(1), late, |_| false)), (Some(1), Some(2)));
+        assert_eq!(
+            block_on(until_second(ready(1), late, |_| false)),
+            (Some(1), Some(2))
+        );
     }
 
     #[test]

@@ -86,7 +86,7 @@ pub async fn pump(
             buffer = buffer::large().unwrap_or(buffer);
         }
         let asked = Instant::now();
-        client.set_read_deadline(clock::millis(asked) + config.timeouts.request_body);
+        client.set_read_deadline(clock::now() + config.timeouts.request_body);
         let (read, back) = client.read(buffer).await;
         buffer = back;
         match read {
@@ -130,7 +130,11 @@ async fn forward(
     let mut rest = None;
     if step.consumed < buffer.len() {
         let behind = &buffer.filled()[step.consumed..];
-        let mut own = if behind.len() <= buffer::SMALL { Some(buffer::small()) } else { buffer::large() };
+        let mut own = if behind.len() <= buffer::SMALL {
+            Some(buffer::small())
+        } else {
+            buffer::large()
+        };
         match own.as_mut() {
             Some(own) => own.append(behind),
             None => return Err((PumpEnd::Refused(Reason::OutOfMemory), buffer)),
@@ -138,7 +142,9 @@ async fn forward(
         rest = own;
         buffer.truncate(step.consumed);
     }
-    let (sent, back) = backend.write_all(buffer, clock::now, config.timeouts.response_head).await;
+    let (sent, back) = backend
+        .write_all(buffer, clock::now, config.timeouts.response_head)
+        .await;
     if !sent.is_ok() {
         return Err((PumpEnd::BackendClosed, back));
     }

@@ -142,7 +142,10 @@ impl Response<'_> {
             if !buffer.is_empty() {
                 silent = false;
                 let facts = self.asked.facts();
-                if let Some(head_len) = self.head.parse(buffer.filled(), &self.worker.head_limits, facts)? {
+                if let Some(head_len) = self
+                    .head
+                    .parse(buffer.filled(), &self.worker.head_limits, facts)?
+                {
                     return Ok(head_len);
                 }
             }
@@ -225,12 +228,20 @@ impl Response<'_> {
     }
 
     /// Sends what is in `buffer`, then the rest of the body.
-    async fn pass_body(&mut self, mut buffer: Buffer, mut follower: BodyFollower, mut end: BodyEnd) -> ResponseEnd {
+    async fn pass_body(
+        &mut self,
+        mut buffer: Buffer,
+        mut follower: BodyFollower,
+        mut end: BodyEnd,
+    ) -> ResponseEnd {
         let timeouts = &self.worker.snapshot.config.timeouts;
         let status = end.status;
         loop {
             if !buffer.is_empty() {
-                let (sent, back) = self.client.write_all(buffer, clock::now, timeouts.response_body).await;
+                let (sent, back) = self
+                    .client
+                    .write_all(buffer, clock::now, timeouts.response_body)
+                    .await;
                 buffer = back;
                 if !sent.is_ok() {
                     return ResponseEnd::ClientGone { status };
@@ -241,24 +252,40 @@ impl Response<'_> {
                 return end.complete();
             }
             buffer.clear();
-            if buffer.capacity() == buffer::SMALL && (follower.remaining() > buffer::SMALL as u64 || end.filled_up) {
+            if buffer.capacity() == buffer::SMALL
+                && (follower.remaining() > buffer::SMALL as u64 || end.filled_up)
+            {
                 buffer = buffer::large().unwrap_or(buffer);
             }
-            self.backend.set_read_deadline(clock::now() + timeouts.response_body);
+            self.backend
+                .set_read_deadline(clock::now() + timeouts.response_body);
             let (read, back) = self.backend.read(buffer).await;
             buffer = back;
             end.filled_up = buffer.spare() == 0;
             match read {
                 Ok(0) if self.backend.expired() => {
-                    return ResponseEnd::Cut { status, reason: Reason::BackendTimeout };
+                    return ResponseEnd::Cut {
+                        status,
+                        reason: Reason::BackendTimeout,
+                    };
                 }
                 Ok(0) if follower.ends_with_connection() => return end.complete(),
-                Ok(0) | Err(_) => return ResponseEnd::Cut { status, reason: Reason::BackendReset },
+                Ok(0) | Err(_) => {
+                    return ResponseEnd::Cut {
+                        status,
+                        reason: Reason::BackendReset,
+                    };
+                }
                 Ok(_) => {}
             }
             match self.hold_to_body(&mut follower, &mut buffer) {
                 Ok(behind) => end.reusable &= !behind,
-                Err(_) => return ResponseEnd::Cut { status, reason: Reason::BadResponse },
+                Err(_) => {
+                    return ResponseEnd::Cut {
+                        status,
+                        reason: Reason::BadResponse,
+                    };
+                }
             }
         }
     }

@@ -31,7 +31,11 @@ pub async fn run(
         one_way(worker, backend, client, from_backend),
     )
     .await;
-    if up && down { TunnelEnd::Clean } else { TunnelEnd::Broken }
+    if up && down {
+        TunnelEnd::Clean
+    } else {
+        TunnelEnd::Broken
+    }
 }
 
 /// Moves bytes from one side to the other until the end; false if it was not a clean one. A failure ends both sides.

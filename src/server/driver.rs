@@ -22,7 +22,12 @@ pub enum Step {
 }
 
 impl Step {
-    const LADDER: [Step; 4] = [Step::DeferTaskrun, Step::CoopTaskrun, Step::PlainRing, Step::Epoll];
+    const LADDER: [Step; 4] = [
+        Step::DeferTaskrun,
+        Step::CoopTaskrun,
+        Step::PlainRing,
+        Step::Epoll,
+    ];
 
     /// Whether the runtime of this step has a ring.
     pub fn is_ring(self) -> bool {
@@ -68,7 +73,11 @@ pub struct Climbed<R> {
 impl<R> Climbed<R> {
     /// Why no better step is in use; empty for the best one.
     pub fn why(&self) -> String {
-        self.refused.iter().map(|(step, error)| format!("{step}: {error}")).collect::<Vec<_>>().join("; ")
+        self.refused
+            .iter()
+            .map(|(step, error)| format!("{step}: {error}"))
+            .collect::<Vec<_>>()
+            .join("; ")
     }
 }
 
@@ -76,7 +85,10 @@ impl<R> Climbed<R> {
 ///
 /// # Errors
 /// The last step's, if every allowed step is refused.
-pub fn climb<R>(choice: DriverChoice, mut build: impl FnMut(Step) -> io::Result<R>) -> io::Result<Climbed<R>> {
+pub fn climb<R>(
+    choice: DriverChoice,
+    mut build: impl FnMut(Step) -> io::Result<R>,
+) -> io::Result<Climbed<R>> {
     let mut refused = Vec::new();
     let allowed = Step::LADDER.into_iter().filter(|step| match choice {
         DriverChoice::Auto => true,
@@ -95,9 +107,14 @@ pub fn climb<R>(choice: DriverChoice, mut build: impl FnMut(Step) -> io::Result<
             Err(error) => refused.push((step, error)),
         }
     }
-    let words =
-        refused.iter().map(|(step, error)| format!("{step}: {error}")).collect::<Vec<_>>().join("; ");
-    let kind = refused.last().map_or(io::ErrorKind::Unsupported, |(_, error)| error.kind());
+    let words = refused
+        .iter()
+        .map(|(step, error)| format!("{step}: {error}"))
+        .collect::<Vec<_>>()
+        .join("; ");
+    let kind = refused
+        .last()
+        .map_or(io::ErrorKind::Unsupported, |(_, error)| error.kind());
     Err(io::Error::new(kind, words))
 }
 

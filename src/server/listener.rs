@@ -141,7 +141,11 @@ impl BindError {
 /// # Errors
 /// The first address that cannot be opened; those already open close again.
 pub fn open_all(server: &Server, workers: usize) -> Result<Vec<ListenerSet>, BindError> {
-    server.address.iter().map(|address| open(address, server.backlog, workers)).collect()
+    server
+        .address
+        .iter()
+        .map(|address| open(address, server.backlog, workers))
+        .collect()
 }
 
 /// Opens one address for `workers` workers.
@@ -258,7 +262,10 @@ mod tests {
         let path = dir.path().join("weir.sock");
         let set = open_unix(&path, 16, 2).expect("a free path");
         assert_eq!(set.per_worker.len(), 2);
-        assert_eq!(open_unix(&path, 16, 1).expect_err("taken").kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(
+            open_unix(&path, 16, 1).expect_err("taken").kind(),
+            io::ErrorKind::AddrInUse
+        );
         drop(set);
         open_unix(&path, 16, 1).expect("nobody listens any more");
     }

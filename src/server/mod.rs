@@ -4,5 +4,6 @@ pub mod driver;
 pub mod event;
 pub mod lifecycle;
 pub mod listener;
+pub mod tables;
 pub mod wake;
 pub mod worker;

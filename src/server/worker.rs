@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::ops::{Deref, DerefMut};
+use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -13,13 +13,12 @@ use std::time::{Duration, Instant};
 use crate::buffer;
 use crate::clock;
 use crate::http1;
-use crate::http1::request::RequestHead;
-use crate::http1::response::ResponseHead;
 use crate::metrics::Shard;
 use crate::proxy::{connection, join};
 use crate::server::event::Event;
 use crate::server::lifecycle::{Lifecycle, Stage};
 use crate::server::listener::{Accepted, Listener, Peer};
+use crate::server::tables::HeadTables;
 use crate::server::wake::WakeStream;
 use crate::snapshot::Snapshot;
 use crate::upstream::pool::Upstream;
@@ -64,7 +63,7 @@ pub struct Worker {
     clients: Cell<usize>,
     /// Rung when a client connection closes and when the worker begins to close.
     changed: Event,
-    heads: Rc<RefCell<Vec<Box<Heads>>>>,
+    pub heads: HeadTables,
     scratch: RefCell<Vec<u8>>,
 }
 
@@ -74,22 +73,6 @@ pub struct WorkerEnd {
     /// Client connections that were still open when the time was up.
     pub cut: usize,
 }
-
-/// The parsed heads of one exchange.
-#[derive(Debug, Default)]
-pub struct Heads {
-    pub request: RequestHead,
-    pub response: ResponseHead,
-}
-
-/// A pair of head tables, lent to one exchange.
-pub struct HeadSlot {
-    heads: Option<Box<Heads>>,
-    home: Rc<RefCell<Vec<Box<Heads>>>>,
-}
-
-/// Head tables kept for reuse at the most.
-const HEADS_KEPT_MAX: usize = 1024;
 
 impl Worker {
     /// `nonblocking` says how the driver of this thread's runtime wants sockets.
@@ -102,7 +85,12 @@ impl Worker {
     ) -> Rc<Self> {
         buffer::set_budget(capacity.buffer_bytes);
         let wires = Rc::new(Wires::default());
-        let upstream = Upstream::new(wires.clone(), snapshot.backend_slots(), capacity.max_idle, nonblocking);
+        let upstream = Upstream::new(
+            wires.clone(),
+            snapshot.backend_slots(),
+            capacity.max_idle,
+            nonblocking,
+        );
         let head_limits = http1::Limits {
             max_head_bytes: snapshot.config.http.max_head_bytes,
             max_headers: snapshot.config.http.max_headers,
@@ -119,7 +107,7 @@ impl Worker {
             closing: Cell::new(false),
             clients: Cell::new(0),
             changed: Event::default(),
-            heads: Rc::default(),
+            heads: HeadTables::default(),
             scratch: RefCell::default(),
         })
     }
@@ -129,23 +117,15 @@ impl Worker {
         self.closing.get()
     }
 
-    /// Fresh head tables.
-    pub fn head_slot(&self) -> HeadSlot {
-        let mut heads = self.heads.borrow_mut().pop().unwrap_or_default();
-        heads.request.reset();
-        heads.response.reset();
-        HeadSlot {
-            heads: Some(heads),
-            home: self.heads.clone(),
-        }
-    }
-
     /// Lets `write` fill an empty vector that the worker keeps for this purpose.
     pub fn rewrite_into_scratch(&self, write: impl FnOnce(&mut Vec<u8>)) -> Scratch<'_> {
         let mut bytes = self.scratch.take();
         bytes.clear();
         write(&mut bytes);
-        Scratch { bytes, home: &self.scratch }
+        Scratch {
+            bytes,
+            home: &self.scratch,
+        }
     }
 
     /// Accepts and serves until told to stop, then until the last exchange is answered or the time is up.
@@ -187,21 +167,30 @@ impl Worker {
             monoio::time::sleep(POLL_INTERVAL).await;
         }
         self.upstream.close_idle();
-        WorkerEnd { cut: self.clients.get() }
+        WorkerEnd {
+            cut: self.clients.get(),
+        }
     }
 
     /// Waits until one more client connection may be open; false once the worker closes.
     async fn wait_for_room(&self) {
         while !self.closing.get() {
             let clients = self.lifecycle.clients();
-            if clients < self.capacity.max_connections.min(self.capacity.client_descriptors) {
+            if clients
+                < self
+                    .capacity
+                    .max_connections
+                    .min(self.capacity.client_descriptors)
+            {
                 return;
             }
             if clients < self.capacity.max_connections {
                 self.wires.expire_longest_idle(EVICT_BATCH);
             }
             let before = self.clients.get();
-            let changed = self.changed.until(|| self.clients.get() < before || self.closing.get());
+            let changed = self
+                .changed
+                .until(|| self.clients.get() < before || self.closing.get());
             // Another worker's connections count too, and their end rings no event here.
             let _ = monoio::time::timeout(POLL_INTERVAL, changed).await;
         }
@@ -345,31 +334,6 @@ impl<F: Future<Output = ()>> Future for CatchPanic<F> {
         match catch_unwind(AssertUnwindSafe(|| inner.poll(cx))) {
             Ok(poll) => poll.map(Ok),
             Err(_) => Poll::Ready(Err(())),
-        }
-    }
-}
-
-impl Deref for HeadSlot {
-    type Target = Heads;
-
-    fn deref(&self) -> &Heads {
-        self.heads.as_deref().expect("a slot has its tables until it drops")
-    }
-}
-
-impl DerefMut for HeadSlot {
-    fn deref_mut(&mut self) -> &mut Heads {
-        self.heads.as_deref_mut().expect("a slot has its tables until it drops")
-    }
-}
-
-impl Drop for HeadSlot {
-    fn drop(&mut self) {
-        let mut home = self.home.borrow_mut();
-        if home.len() < HEADS_KEPT_MAX
-            && let Some(heads) = self.heads.take()
-        {
-            home.push(heads);
         }
     }
 }

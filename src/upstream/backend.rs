@@ -1,5 +1,6 @@
 //! A backend as all workers share it.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,6 +15,16 @@ pub enum Address {
     Unix(PathBuf),
     /// A name in Linux's abstract namespace (unix(7)), without the leading NUL.
     Abstract(Vec<u8>),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp(address) => address.fmt(f),
+            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+            Address::Abstract(name) => write!(f, "unix:@{}", name.escape_ascii()),
+        }
+    }
 }
 
 /// One upstream server: what it is called, where it is, and the counts that all workers keep of it.
@@ -61,16 +72,20 @@ impl Backend {
     }
 
     /// Counts one exchange until the result is dropped.
-    pub fn enter(self: &Arc<Self>) -> InFlight {
+    pub fn enter(&self) -> InFlight<'_> {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(self.clone())
+        InFlight(self)
     }
 
     /// Takes a place for one more socket, if fewer than `max` are open.
     pub fn take_socket(self: &Arc<Self>, max: Option<usize>) -> Option<SocketCount> {
         let before = self.sockets.fetch_add(1, Ordering::AcqRel);
         let count = SocketCount(self.clone());
-        if max.is_some_and(|max| before >= max) { None } else { Some(count) }
+        if max.is_some_and(|max| before >= max) {
+            None
+        } else {
+            Some(count)
+        }
     }
 
     /// Whether somebody waits for a socket, so that idle ones should close.
@@ -88,7 +103,10 @@ impl Backend {
     pub fn addresses_to_try(&self) -> impl Iterator<Item = (usize, &Address)> {
         let first = self.last_good.load(Ordering::Relaxed).min(self.addresses.len());
         let (before, from) = self.addresses.split_at(first);
-        from.iter().enumerate().map(move |(at, address)| (at + first, address)).chain(before.iter().enumerate())
+        from.iter()
+            .enumerate()
+            .map(move |(at, address)| (at + first, address))
+            .chain(before.iter().enumerate())
     }
 
     /// Remembers the address that just accepted.
@@ -99,9 +117,9 @@ impl Backend {
 
 /// One exchange in flight at a backend.
 #[derive(Debug)]
-pub struct InFlight(Arc<Backend>);
+pub struct InFlight<'a>(&'a Backend);
 
-impl Drop for InFlight {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }

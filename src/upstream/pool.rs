@@ -105,7 +105,10 @@ impl Upstream {
                 return Ok(connection);
             }
             if Instant::now() >= give_up {
-                let error = io::Error::new(io::ErrorKind::WouldBlock, "upstream.max_connections sockets are open");
+                let error = io::Error::new(
+                    io::ErrorKind::WouldBlock,
+                    "upstream.max_connections sockets are open",
+                );
                 return Err(ConnectError::new(Reason::QueueFull, error));
             }
             monoio::time::sleep(SOCKET_POLL).await;
@@ -158,7 +161,10 @@ impl Upstream {
         let mut closing = Vec::new();
         for idle in self.idle.borrow_mut().iter_mut() {
             // The oldest are in front: a connection that is used moves to the end.
-            let resting = idle.iter().take_while(|c| now - c.idle_since >= SWEEP_INTERVAL).count();
+            let resting = idle
+                .iter()
+                .take_while(|c| now - c.idle_since >= SWEEP_INTERVAL)
+                .count();
             let surplus = resting.saturating_sub(self.max_idle);
             let mut position = 0;
             closing.extend(idle.extract_if(.., |connection| {
@@ -174,7 +180,12 @@ impl Upstream {
 
     /// Closes every idle connection.
     pub fn close_idle(&self) {
-        let idle: Vec<_> = self.idle.borrow_mut().iter_mut().flat_map(std::mem::take).collect();
+        let idle: Vec<_> = self
+            .idle
+            .borrow_mut()
+            .iter_mut()
+            .flat_map(std::mem::take)
+            .collect();
         drop(idle);
     }
 
