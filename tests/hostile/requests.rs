@@ -1,6 +1,6 @@
 //! Request lines, fields and framing.
 
-use super::Want::{Passed, Refused};
+use super::Want::{Declined, Passed, Refused};
 use super::{Case, Want, case};
 
 const BAD: Want = Refused(&[400], &["bad_request"]);

@@ -1,16 +1,18 @@
 //! Backends that do what a test scripts: a closure runs for each connection, on its own thread, and everything that the
 //! connection gave is recorded, whether the closure looked at it or not.
 
+use std::fmt;
 use std::net::{Shutdown, TcpListener};
 use std::ops::{Deref, DerefMut};
 use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
-use super::http::{Head, Message};
+use super::http::{Head, Message, text};
 use super::wire::{Broken, End, Wire};
 use super::{DEADLINE, ok};
 
@@ -21,7 +23,7 @@ pub type Flow = Result<(), Broken>;
 const KEPT_BYTES_MAX: usize = 1 << 20;
 
 /// What one connection gave.
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, Default)]
 pub struct Record {
     pub raw: Vec<u8>,
     pub received: u64,
@@ -30,6 +32,17 @@ pub struct Record {
     pub requests: usize,
     /// The script is over and the socket closed.
     pub done: bool,
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = text(&self.raw[..self.raw.len().min(600)]);
+        write!(
+            f,
+            "[{} requests, {} bytes, end {:?}: {shown:?}]",
+            self.requests, self.received, self.end
+        )
+    }
 }
 
 #[derive(Default)]
@@ -52,7 +65,7 @@ struct Shared {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap()
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Seen) -> T) -> T {
@@ -63,16 +76,24 @@ impl Shared {
 
     #[track_caller]
     fn wait<T>(&self, what: &str, get: impl Fn(&Seen) -> Option<T>) -> T {
-        let (seen, _) = self
-            .changed
-            .wait_timeout_while(self.lock(), DEADLINE, |seen| get(seen).is_none())
-            .unwrap();
-        get(&seen).unwrap_or_else(|| {
-            panic!(
-                "backend: no {what} within {DEADLINE:?}; saw {:?} {:?}",
-                seen.connections, seen.broken
-            )
-        })
+        let deadline = Instant::now() + DEADLINE;
+        let mut seen = self.lock();
+        loop {
+            if let Some(got) = get(&seen) {
+                return got;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let shown = format!("{:?} {:?}", seen.connections, seen.broken);
+                drop(seen);
+                panic!("backend: no {what} within {DEADLINE:?}; saw {shown}");
+            }
+            seen = self
+                .changed
+                .wait_timeout(seen, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
     }
 }
 

@@ -1,17 +1,25 @@
 //! A small strict reading of HTTP/1 heads: what is not plainly well-formed is an error. Bytes become text as Latin-1,
 //! so that every byte string has exactly one text and the other way round.
 
+use std::fmt;
+
 /// Latin-1 text of some bytes.
 pub fn text(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| char::from(*byte)).collect()
 }
 
 /// Start line and fields of a message, in their order and spelling.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Head {
     pub start: String,
     pub fields: Vec<(String, String)>,
     pub raw: Vec<u8>,
+}
+
+impl fmt::Debug for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", text(&self.raw))
+    }
 }
 
 impl Head {

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,8 @@ impl Driver {
 
 /// Whether this kernel gives us a ring; says so where it does not.
 pub fn io_uring_works() -> bool {
-    let works = io_uring::IoUring::new(8).is_ok();
+    static WORKS: OnceLock<bool> = OnceLock::new();
+    let works = *WORKS.get_or_init(|| io_uring::IoUring::new(8).is_ok());
     if !works {
         super::skipped("a kernel (and seccomp profile) that allows io_uring");
     }
@@ -271,7 +272,9 @@ impl Weir {
             .grown
             .wait_timeout_while(lines, DEADLINE, |lines| find(lines).is_none())
             .unwrap();
-        find(&lines).unwrap_or_else(|| panic!("no {needle:?} in the log: {lines:#?}"))
+        let found = find(&lines);
+        drop(lines);
+        found.unwrap_or_else(|| panic!("no {needle:?} in the log"))
     }
 
     pub fn signal(&self, signal: i32) {

@@ -214,6 +214,7 @@ impl Wire {
             };
             match wrote {
                 Ok(n) => sent += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => break,
             }
         }
@@ -255,9 +256,18 @@ impl Wire {
 
     fn fill(&mut self) -> Result<(), End> {
         let mut space = [0; 65536];
-        let read = match &mut self.sock {
-            Sock::Tcp(sock) => sock.read(&mut space),
-            Sock::Unix(sock) => sock.read(&mut space),
+        let read = loop {
+            let read = match &mut self.sock {
+                Sock::Tcp(sock) => sock.read(&mut space),
+                Sock::Unix(sock) => sock.read(&mut space),
+            };
+            // A ring that this process probed and closed interrupts calls while the kernel tears it down.
+            if !read
+                .as_ref()
+                .is_err_and(|error| error.kind() == io::ErrorKind::Interrupted)
+            {
+                break read;
+            }
         };
         let result = match read {
             Ok(0) => Err(End::Closed),
