@@ -70,6 +70,10 @@ fn a_unix_listener_serves_and_can_be_taken_over(driver: Driver) {
     let mut killed = setup().start();
     killed.signal(libc::SIGKILL);
     killed.wait_exit(support::DEADLINE);
+    // A ring is torn down some milliseconds after its process.
+    eventually("its socket is dead", || {
+        UnixStream::connect(&path).is_err().then_some(())
+    });
     let weir = setup().start();
     assert_eq!(
         Wire::connect(weir.address()).get("/").status(),

@@ -168,6 +168,7 @@ fn an_idle_connection_gets_its_grace(driver: Driver) {
     assert_eq!(client.get("/before").status(), 200);
     weir.signal(libc::SIGTERM);
     wait_not_ready(&weir);
+    eventually("the listener is closed", || refused(weir.address()).then_some(()));
     // A request that was already on its way when the listener closed.
     let response = client.get("/after");
     assert_eq!(response.body, b"/after");

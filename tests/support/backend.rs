@@ -292,9 +292,14 @@ impl Backend {
             .collect()
     }
 
-    /// How many heads came, of requests whole or not.
-    pub fn heads(&self) -> usize {
-        self.shared.lock().heads.len()
+    /// The heads that came, of requests whole or not.
+    pub fn heads(&self) -> Vec<Head> {
+        self.shared
+            .lock()
+            .heads
+            .iter()
+            .map(|(_, head)| head.clone())
+            .collect()
     }
 
     pub fn connections(&self) -> usize {
