@@ -14,6 +14,7 @@ on_both_drivers!(
     busy_clients_are_not_closed_for_new_ones,
     out_of_descriptors_burns_no_core_and_recovers,
     at_the_buffer_limit_nothing_aborts,
+    those_who_do_not_read_do_not_stall_one_who_does,
     sockets_per_backend_are_bounded,
     idle_clients_hold_no_buffer,
 );
@@ -137,16 +138,43 @@ fn at_the_buffer_limit_nothing_aborts(driver: Driver) {
         }
     });
     assert_eq!((refused.status(), refused.reason()), (503, Some("out_of_memory")));
-    for (n, client) in slow.iter_mut().enumerate() {
-        let response = client.response("GET");
-        match response.status() {
-            200 => assert_same_bytes(&format!("client {n}"), &response.body, &noise(1, SIZE)),
-            503 => assert_eq!(response.reason(), Some("out_of_memory")),
-            status => panic!("client {n}: {status}"),
+    // They all begin to read: everything that was promised comes.
+    thread::scope(|scope| {
+        for (n, client) in slow.iter_mut().enumerate() {
+            client.set_receive_buffer(1 << 20);
+            scope.spawn(move || {
+                let response = client.response("GET");
+                match response.status() {
+                    200 => assert_same_bytes(&format!("client {n}"), &response.body, &noise(1, SIZE)),
+                    503 => assert_eq!(response.reason(), Some("out_of_memory")),
+                    status => panic!("client {n}: {status}"),
+                }
+            });
         }
-    }
+    });
     drop(slow);
     assert_eq!(weir.client().get("/after").body, b"/after");
+}
+
+/// Who holds buffers and does not read must not stop an exchange that has one from using it again.
+fn those_who_do_not_read_do_not_stall_one_who_does(driver: Driver) {
+    const SIZE: usize = 8 << 20;
+    let backend = Backend::answering(|_| ok(&noise(1, SIZE)));
+    let weir = Weir::on(driver)
+        .backend(&backend)
+        .set("limits.buffer_memory", "4MiB")
+        .start();
+    let ask = || {
+        let mut client = weir.client();
+        client.send("GET /big HTTP/1.1\r\nHost: t\r\n\r\n");
+        client
+    };
+    let mut reader = ask();
+    backend.wait_requests(1);
+    let idle: Vec<Wire> = (0..60).map(|_| ask()).collect();
+    let response = reader.response("GET");
+    assert_same_bytes("the one who reads", &response.body, &noise(1, SIZE));
+    drop(idle);
 }
 
 fn sockets_per_backend_are_bounded(driver: Driver) {

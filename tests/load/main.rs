@@ -135,9 +135,10 @@ fn sigterm_under_wrk_fails_no_request(driver: Driver) {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(stopped.code, Some(0), "{text}");
     assert!(!text.contains("Non-2xx"), "{text}");
-    // Connects are refused once it is gone; nothing that was connected may fail.
+    // wrk connects anew without end once weir is gone, and calls each refusal a write error; a request that was under
+    // way and failed is a read error.
     if let Some(errors) = text.lines().find(|line| line.contains("Socket errors")) {
-        assert!(errors.contains("read 0, write 0"), "{text}");
+        assert!(errors.contains("read 0,"), "{text}");
     }
 }
 
