@@ -2,7 +2,7 @@
 //! connection gave is recorded, whether the closure looked at it or not.
 
 use std::fmt;
-use std::net::{Shutdown, TcpListener};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::ops::{Deref, DerefMut};
 use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -185,8 +185,7 @@ pub struct Backend {
 impl Backend {
     /// Listens on a port of the kernel's choice and runs `script` for each connection.
     pub fn new(script: impl Fn(&mut Conn) -> Flow + Send + Sync + 'static) -> Backend {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port of 127.0.0.1");
-        Backend::on(listener, script)
+        Backend::on(listen(), script)
     }
 
     pub fn on(listener: TcpListener, script: impl Fn(&mut Conn) -> Flow + Send + Sync + 'static) -> Backend {
@@ -375,6 +374,16 @@ impl Backend {
                     .map(|_| ())
             });
     }
+}
+
+/// A listener on a port of the kernel's choice whose queue takes a crowd: std's own is 128 long, and connects past that
+/// wait a second for their next try.
+pub fn listen() -> TcpListener {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    let any_port: SocketAddr = ([127, 0, 0, 1], 0).into();
+    socket.bind(&any_port.into()).expect("a port of 127.0.0.1");
+    socket.listen(4096).expect("a bound socket listens");
+    socket.into()
 }
 
 fn spawn_script(
