@@ -1,0 +1,102 @@
+//! The harness itself: what the other tests rely on when they call a failure a failure.
+
+#[macro_use]
+mod support;
+
+use std::time::Duration;
+
+use support::wire::End;
+use support::{Backend, Framing, Head, Wire, chunked, noise, ok};
+
+#[test]
+fn a_backend_records_what_it_saw_and_answers() {
+    let backend = Backend::plain();
+    let mut client = Wire::connect(&backend.address);
+    assert_eq!(client.get("/a").body, b"/a");
+    client.send(
+        "POST /b HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\nT: v\r\n\r\n",
+    );
+    assert_eq!(client.response("POST").body, b"/b");
+    let requests = backend.wait_requests(2);
+    assert_eq!(requests[1].body, b"abc");
+    assert_eq!(requests[1].raw_body, b"3;x=y\r\nabc\r\n0\r\nT: v\r\n\r\n");
+    assert_eq!(requests[1].trailers, [("T".to_owned(), "v".to_owned())]);
+    assert_eq!(backend.connections(), 1);
+    drop(client);
+    assert_eq!(backend.wait_end(0), End::Closed);
+    assert!(backend.violations().is_empty());
+}
+
+#[test]
+fn ends_are_told_apart() {
+    let backend = Backend::new(|conn| {
+        match conn.read_head()?.target() {
+            "/reset" => conn.reset()?,
+            "/hang" => conn.hang()?,
+            "/short" => conn.try_send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab")?,
+            "/unended" => conn.try_send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")?,
+            _ => {}
+        }
+        Ok(())
+    });
+    let end = |target: &str| {
+        let mut client = Wire::connect(&backend.address).deadline(Duration::from_millis(200));
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        client.read_response("GET").expect_err("no whole response").end
+    };
+    assert_eq!(end("/"), End::Closed);
+    assert_eq!(end("/reset"), End::Reset);
+    assert_eq!(end("/hang"), End::Silent);
+    assert_eq!(end("/short"), End::Closed);
+    assert_eq!(end("/unended"), End::Closed);
+}
+
+#[test]
+fn heads_are_read_strictly() {
+    let fine = Head::parse(b"GET / HTTP/1.1\r\nHost: a\r\nX: caf\xe9 \r\n\r\n").unwrap();
+    assert_eq!(fine.get("x"), Some("caf\u{e9}"));
+    assert_eq!(fine.request_framing(), Ok(Framing::None));
+    for bad in [
+        &b"GET / HTTP/1.1\r\nHost : a\r\n\r\n"[..],
+        b"GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\0\r\n\r\n",
+        b"GET / HTTP/1.1\r\n: a\r\n\r\n",
+    ] {
+        assert!(Head::parse(bad).is_err(), "{:?}", String::from_utf8_lossy(bad));
+    }
+    for unclear in [
+        "Content-Length: 1\r\nTransfer-Encoding: chunked",
+        "Content-Length: 1\r\nContent-Length: 1",
+        "Content-Length: +1",
+        "Content-Length: ",
+        "Transfer-Encoding: gzip",
+    ] {
+        let head =
+            Head::parse(format!("POST / HTTP/1.1\r\nHost: a\r\n{unclear}\r\n\r\n").as_bytes()).unwrap();
+        assert!(head.request_framing().is_err(), "{unclear}");
+    }
+}
+
+#[test]
+fn a_reader_that_does_not_read_is_noticed() {
+    let (tell, sent) = std::sync::mpsc::channel();
+    let backend = Backend::new(move |conn| {
+        conn.read_head()?;
+        tell.send(conn.send_until_blocked(&noise(1, 64 << 20), Duration::from_millis(100)))
+            .unwrap();
+        Ok(())
+    });
+    let mut client = Wire::connect(&backend.address);
+    client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    let sent = sent.recv().unwrap();
+    assert!(sent > 0 && sent < 64 << 20, "{sent}");
+}
+
+#[test]
+fn what_tests_send_is_what_they_mean() {
+    assert_eq!(chunked(b"abc", 2), b"2\r\nab\r\n1\r\nc\r\n0\r\n\r\n");
+    assert_eq!(ok(b"x"), b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx");
+    assert_eq!(noise(7, 13), noise(7, 20)[..13]);
+    assert_ne!(noise(7, 13), noise(8, 13));
+}
