@@ -150,6 +150,7 @@ fn a_request_that_streams_is_finished(driver: Driver) {
     backend.wait_heads(1);
     weir.signal(libc::SIGTERM);
     wait_not_ready(&weir);
+    eventually("the listener is closed", || refused(weir.address()).then_some(()));
     client.send("last");
     let response = client.response("POST");
     assert_eq!(response.body, b"firstlast");
