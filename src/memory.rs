@@ -127,6 +127,11 @@ impl End {
         !self.incoming.bytes.borrow().is_empty()
     }
 
+    /// Whether the other end is gone or has reset the stream.
+    pub fn is_broken(&self) -> bool {
+        self.outgoing.broken.get()
+    }
+
     pub fn is_quiet(&self) -> bool {
         self.incoming.bytes.borrow().is_empty() && !self.incoming.ended.get() && !self.incoming.broken.get()
     }

@@ -77,6 +77,18 @@ pub fn has_bytes(fd: RawFd) -> bool {
     peek(fd).is_ok_and(|count| count > 0)
 }
 
+/// Whether a connection is broken in both directions: reset, or closed by both sides. One poll(2) that does not wait.
+pub fn is_hung_up(fd: &BorrowedFd<'_>) -> bool {
+    let mut asked = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: 0,
+        revents: 0,
+    };
+    // SAFETY: one entry is given and `asked` lives across the call.
+    let ready = unsafe { libc::poll(&raw mut asked, 1, 0) };
+    ready > 0 && asked.revents & (libc::POLLERR | libc::POLLHUP) != 0
+}
+
 /// One `recv(MSG_PEEK | MSG_DONTWAIT)` of one byte: `Ok(0)` is the end.
 fn peek(fd: RawFd) -> io::Result<usize> {
     let mut byte = 0u8;

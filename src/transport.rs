@@ -164,6 +164,11 @@ impl Transport {
         with_socket!(self, socket => sys::has_bytes(socket.as_raw_fd()), end => end.has_bytes())
     }
 
+    /// Whether the peer reset the connection, or is gone altogether. Its end of sending alone does not count.
+    pub fn is_reset(&self) -> bool {
+        with_socket!(self, socket => sys::is_hung_up(&sys::borrow(socket)), end => end.is_broken())
+    }
+
     /// The pending error of the socket, taken (`SO_ERROR`).
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         with_socket!(self, socket => SockRef::from(&sys::borrow(socket)).take_error(), _end => Ok(None))

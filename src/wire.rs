@@ -19,6 +19,9 @@ use crate::transport::Transport;
 /// How often the sweeper looks at deadlines.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How long a client connection must have waited for its next request before it may be closed to make room.
+const IDLE_MIN: Duration = Duration::from_millis(100);
+
 /// One connection's transport with its deadlines.
 pub struct Wire {
     transport: Transport,
@@ -31,6 +34,9 @@ pub struct Wire {
     expired: Cell<bool>,
     /// When this wire began to wait for a client's next request; none while it does anything else.
     idle_since: Cell<Option<Millis>>,
+    /// The backend wire that works for this client, by its slot, and since when; see [`WatchedWire::wait_for`].
+    waits_for: Cell<Option<(usize, Millis)>>,
+    gone: Cell<bool>,
 }
 
 impl Wire {
@@ -44,6 +50,8 @@ impl Wire {
             write_limit: Cell::new(Millis::NEVER),
             expired: Cell::new(false),
             idle_since: Cell::new(None),
+            waits_for: Cell::new(None),
+            gone: Cell::new(false),
         }
     }
 
@@ -79,6 +87,11 @@ impl Wire {
     /// Whether the sweeper ended this wire's reads; from now on it counts as not ended.
     pub fn take_expired(&self) -> bool {
         self.expired.replace(false)
+    }
+
+    /// Whether the peer was found to have reset the connection while nobody read from it.
+    pub fn is_gone(&self) -> bool {
+        self.gone.get()
     }
 
     pub fn set_idle_since(&self, since: Option<Millis>) {
@@ -182,10 +195,21 @@ impl Wires {
         }
     }
 
-    /// Ends what is overdue.
+    /// Ends what is overdue, and what works for a client that is gone.
     pub fn sweep(&self, now: Millis) {
-        for (_, wire) in self.slab.borrow().iter() {
+        let slab = self.slab.borrow();
+        for (_, wire) in slab.iter() {
             wire.expire_if_overdue(now);
+            if let Some((slot, since)) = wire.waits_for.get()
+                && now - since >= SWEEP_INTERVAL
+                && wire.transport.is_reset()
+            {
+                wire.waits_for.set(None);
+                wire.gone.set(true);
+                if let Some(backend) = slab.get(slot) {
+                    backend.expire_reads();
+                }
+            }
         }
     }
 
@@ -198,17 +222,20 @@ impl Wires {
         }
     }
 
-    /// Ends up to `count` of the client connections that have waited longest for their next request; says how many.
-    pub fn expire_longest_idle(&self, count: usize) -> usize {
+    /// Ends up to `count` of the client connections that have waited longest for their next request; says how many. One
+    /// that has only just begun to wait, or whose request is here, is left alone.
+    pub fn expire_longest_idle(&self, count: usize, now: Millis) -> usize {
         let slab = self.slab.borrow();
         let mut idle: Vec<(Millis, usize)> = slab
             .iter()
             .filter_map(|(slot, wire)| Some((wire.idle_since.get()?, slot)))
+            .filter(|(since, _)| now - *since >= IDLE_MIN)
             .collect();
         if idle.len() > count {
             idle.select_nth_unstable(count);
             idle.truncate(count);
         }
+        idle.retain(|(_, slot)| !slab[*slot].transport.has_bytes());
         for (_, slot) in &idle {
             slab[*slot].idle_since.set(None);
             slab[*slot].expire_reads();
@@ -230,6 +257,20 @@ pub struct WatchedWire {
     wire: Rc<Wire>,
     slot: usize,
     wires: Rc<Wires>,
+}
+
+impl WatchedWire {
+    /// From now on the client of this wire waits for what `backend` gives it and nobody reads from the client: if it
+    /// resets its connection, the sweeper ends the backend's reads and [`Wire::is_gone`] says why. (Its FIN says nothing:
+    /// a client may close its sending side and wait, RFC 9112 §9.6.)
+    pub fn wait_for(&self, backend: &WatchedWire, now: Millis) {
+        self.wire.waits_for.set(Some((backend.slot, now)));
+    }
+
+    /// The client waits for nobody any more. To be called before the backend's wire goes its own way.
+    pub fn wait_for_nobody(&self) {
+        self.wire.waits_for.set(None);
+    }
 }
 
 impl Deref for WatchedWire {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::buffer::{self, Admission, Buffer};
 use crate::clock::{self, Millis};
-use crate::http1::Reject;
+use crate::http1::Method;
 use crate::proxy::answer::{AnswerOptions, write_answer};
 use crate::proxy::exchange::Exchange;
 use crate::reason::Reason;
@@ -27,7 +27,7 @@ const LINGER_BYTES_MAX: usize = 1 << 20;
 
 /// A client connection and what is known of who is there.
 pub struct Client {
-    wire: WatchedWire,
+    pub wire: WatchedWire,
     pub peer: Peer,
     /// Requests read so far.
     pub requests: u64,
@@ -74,20 +74,17 @@ pub enum After {
 struct Refusal {
     reason: Reason,
     detail: &'static str,
-}
-
-impl From<Reject> for Refusal {
-    fn from(reject: Reject) -> Self {
-        Refusal {
-            reason: reject.reason,
-            detail: reject.detail,
-        }
-    }
+    /// It was a HEAD, as far as that could be seen.
+    head_only: bool,
 }
 
 impl Refusal {
     fn new(reason: Reason, detail: &'static str) -> Self {
-        Refusal { reason, detail }
+        Refusal {
+            reason,
+            detail,
+            head_only: false,
+        }
     }
 }
 
@@ -190,7 +187,14 @@ async fn read_head(
     let mut head = worker.heads.lend();
     loop {
         if !buffer.is_empty()
-            && let Some(head_len) = head.request.parse(buffer.filled(), &worker.head_limits)?
+            && let Some(head_len) =
+                head.request
+                    .parse(buffer.filled(), &worker.head_limits)
+                    .map_err(|reject| Refusal {
+                        reason: reject.reason,
+                        detail: reject.detail,
+                        head_only: head.request.method() == Method::Head,
+                    })?
         {
             client.set_read_deadline(Millis::NEVER);
             let inbound = Inbound { buffer, admission };
@@ -233,15 +237,18 @@ pub fn grow(mut full: Buffer) -> Option<Buffer> {
 /// Answers a head that did not become a request, and closes.
 async fn refuse(worker: &Worker, client: &Client, refusal: &Refusal) {
     worker.shard.exchange_received();
-    tracing::debug!(
-        reason = refusal.reason.word(),
-        detail = refusal.detail,
-        client = %PeerName(client.peer),
-        "request refused"
-    );
-    if answer(worker, client, refusal.reason, true, false).await.is_ok() {
+    log_refusal(client, refusal.reason, refusal.detail);
+    if answer(worker, client, refusal.reason, true, refusal.head_only)
+        .await
+        .is_ok()
+    {
         linger(client).await;
     }
+}
+
+/// Says that weir answers by itself although no backend failed.
+pub fn log_refusal(client: &Client, reason: Reason, detail: &str) {
+    tracing::info!(reason = reason.word(), detail, client = %PeerName(client.peer), "request refused");
 }
 
 /// Sends an own answer and counts it.

@@ -15,7 +15,7 @@ use crate::http1::Method;
 use crate::http1::framing::BodyLength;
 use crate::http1::rewrite::{HostRewrite, RequestRewrite, request_bound, write_request};
 use crate::proxy::body::BodyFollower;
-use crate::proxy::connection::{After, Client, Inbound, PeerName, Request, answer};
+use crate::proxy::connection::{After, Client, Inbound, PeerName, Request, answer, log_refusal};
 use crate::proxy::join;
 use crate::proxy::request_body::{self, Progress, PumpEnd};
 use crate::proxy::response::{Asked, Complete, NoAnswer, Response, ResponseEnd};
@@ -101,11 +101,11 @@ impl<'a> Exchange<'a> {
             snapshot.config.http.max_body_bytes,
         ) && length > max
         {
-            return Box::pin(self.answer(Reason::BodyTooLarge)).await;
+            return Box::pin(self.refuse(Reason::BodyTooLarge)).await;
         }
         match internal.or_else(|| snapshot.pool.pick()) {
             Some(backend) => self.serve(backend).await,
-            None => Box::pin(self.answer(Reason::NoBackend)).await,
+            None => Box::pin(self.refuse(Reason::NoBackend)).await,
         }
     }
 
@@ -139,6 +139,7 @@ impl<'a> Exchange<'a> {
         if matches!(&end, AttemptEnd::Failed(failure) if failure.resend) {
             end = Box::pin(self.attempt(backend, true)).await;
         }
+        self.client.wire.wait_for_nobody();
         match end {
             AttemptEnd::Response {
                 end: ResponseEnd::Complete(complete),
@@ -196,6 +197,7 @@ impl<'a> Exchange<'a> {
             }
         };
         self.limit(&connection);
+        self.client.wire.wait_for(connection.wire(), clock::now());
         let sent = connection
             .write_all(&mut outgoing.buffer, timeouts.response_head)
             .await;
@@ -232,6 +234,7 @@ impl<'a> Exchange<'a> {
                     request_done: true,
                 }
             }
+            Err(_) if self.client.is_gone() => AttemptEnd::Client(PumpEnd::ClientGone),
             Err(no_answer) => {
                 let resend = no_answer.silent
                     && no_answer.reason == Reason::BackendReset
@@ -351,6 +354,7 @@ impl<'a> Exchange<'a> {
                     request_done,
                 }
             }
+            (Some(Err(_)), _) if client.is_gone() => AttemptEnd::Client(PumpEnd::ClientGone),
             (Some(Err(no_answer)), _) => AttemptEnd::Failed(Failure::from_no_answer(&no_answer, false)),
         }
     }
@@ -411,12 +415,18 @@ impl<'a> Exchange<'a> {
 
     async fn end_by_client(&mut self, end: PumpEnd) -> After {
         match end {
-            PumpEnd::Refused(reason) => self.answer(reason).await,
+            PumpEnd::Refused(reason) => self.refuse(reason).await,
             _ => {
                 self.worker.shard.client_abort();
                 After::Abort
             }
         }
+    }
+
+    /// Answers a request that no backend has failed.
+    async fn refuse(&mut self, reason: Reason) -> After {
+        log_refusal(self.client, reason, "");
+        self.answer(reason).await
     }
 
     /// Answers instead of a backend. The connection goes on only if all of the request is here and can be passed over.

@@ -277,6 +277,7 @@ impl<'a> Response<'a> {
             let read = self.backend.read(&mut self.buffer).await;
             self.filled_up = self.buffer.spare() == 0;
             match read {
+                Ok(0) | Err(_) if self.client.is_gone() => return ResponseEnd::ClientGone,
                 Ok(0) if self.backend.expired() => return self.cut(Reason::BackendTimeout),
                 Ok(0) if self.follower.ends_with_connection() => return ResponseEnd::Complete(self.complete),
                 Ok(0) | Err(_) => return self.cut(Reason::BackendReset),

@@ -185,7 +185,7 @@ impl Worker {
                 return;
             }
             if clients < self.capacity.max_connections {
-                self.wires.expire_longest_idle(EVICT_BATCH);
+                self.wires.expire_longest_idle(EVICT_BATCH, clock::now());
             }
             let before = self.clients.get();
             let changed = self
@@ -252,7 +252,7 @@ async fn accept_loop(worker: &Rc<Worker>, listener: &Listener, poll: &ListenerPo
                 Err(error) => {
                     worker.shard.accept_error();
                     tracing::warn!(%error, pause_ms = pause.as_millis() as u64, "accept failed; pausing");
-                    worker.wires.expire_longest_idle(EVICT_BATCH);
+                    worker.wires.expire_longest_idle(EVICT_BATCH, clock::now());
                     monoio::time::sleep(pause).await;
                     pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
                     break;

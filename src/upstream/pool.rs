@@ -39,6 +39,11 @@ impl Connection {
         self.count.backend()
     }
 
+    /// Its wire, for a client that waits for it.
+    pub fn wire(&self) -> &WatchedWire {
+        &self.wire
+    }
+
     /// Whether an exchange went over it before this one.
     pub fn is_reused(&self) -> bool {
         self.reused
@@ -121,7 +126,7 @@ impl Upstream {
                 Err(error)
                     if error.error.raw_os_error() == Some(libc::EMFILE)
                         && Instant::now() < give_up
-                        && self.wires.expire_longest_idle(1) > 0 =>
+                        && self.wires.expire_longest_idle(1, crate::clock::now()) > 0 =>
                 {
                     monoio::time::sleep(SOCKET_POLL).await;
                 }

@@ -422,6 +422,7 @@ fn spawn_script(
             let flow = catch_unwind(AssertUnwindSafe(|| script(&mut conn)));
             // The spare handle first, so that dropping `conn` closes the socket.
             shared.change(|seen| seen.open[index] = None);
+            conn.wire.end_now();
             drop(conn);
             shared.change(|seen| {
                 seen.connections[index].done = true;

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -251,6 +252,29 @@ impl Wire {
             socket2::SockRef::from(sock)
                 .set_linger(Some(Duration::ZERO))
                 .expect("SO_LINGER");
+        }
+    }
+
+    /// Ends the connection on the network now, in the way that its close would. A close alone is late while another
+    /// test's child, forked but not yet executed, still holds the descriptor.
+    pub fn end_now(&self) {
+        let Sock::Tcp(sock) = &self.sock else {
+            return;
+        };
+        let resets = socket2::SockRef::from(sock)
+            .linger()
+            .is_ok_and(|linger| linger.is_some());
+        if resets {
+            let nobody = libc::sockaddr {
+                sa_family: libc::AF_UNSPEC as libc::sa_family_t,
+                sa_data: [0; 14],
+            };
+            let length = size_of::<libc::sockaddr>() as libc::socklen_t;
+            // SAFETY: the address is whole and outlives the call. It dissolves the association (connect(2)): a reset.
+            unsafe { libc::connect(sock.as_raw_fd(), &raw const nobody, length) };
+        } else {
+            // One that the script has ended already is fine.
+            let _ = sock.shutdown(Shutdown::Write);
         }
     }
 
