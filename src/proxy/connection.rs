@@ -318,7 +318,7 @@ mod tests {
             "the future of a client connection takes {size} bytes"
         );
         assert!(
-            size_of::<Wire>() <= 160,
+            size_of::<Wire>() <= 176,
             "a wire takes {} bytes",
             size_of::<Wire>()
         );
