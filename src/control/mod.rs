@@ -61,6 +61,7 @@ impl StartError {
 
 /// Runs the load balancer until it is told to stop, on the calling thread and those it starts.
 pub fn serve(config: Config, options: Options) -> ExitCode {
+    sys::disable_huge_pages();
     let log = match crate::log::init(
         config.logging.level,
         config.logging.format,

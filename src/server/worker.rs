@@ -206,14 +206,10 @@ impl Worker {
                 return;
             }
         };
-        let open = OpenClient::new(self.clone());
-        let serving = connection::serve(self.clone(), transport, peer);
-        monoio::spawn(async move {
-            if CatchPanic(serving).await.is_err() {
-                open.0.shard.panic_caught();
-                tracing::error!(client = %connection::PeerName(peer), "a connection was lost to a panic");
-            }
-            drop(open);
+        monoio::spawn(Served {
+            connection: connection::serve(self.clone(), transport, peer),
+            open: OpenClient::new(self.clone()),
+            peer,
         });
     }
 }
@@ -321,20 +317,30 @@ impl Drop for OpenClient {
     }
 }
 
-/// Turns a panic of the inner future into its result, so that it ends one connection and not the worker.
-struct CatchPanic<F>(F);
+/// A client connection as a task: a panic ends this connection and not the worker. Written by hand because an `async`
+/// block would hold the connection's future twice.
+struct Served<F> {
+    connection: F,
+    /// Dropped after the connection, so that it counts until it is closed.
+    open: OpenClient,
+    peer: Peer,
+}
 
-impl<F: Future<Output = ()>> Future for CatchPanic<F> {
-    type Output = Result<(), ()>;
+impl<F: Future<Output = ()>> Future for Served<F> {
+    type Output = ();
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        // SAFETY: the inner future is never moved out of its pinned place.
-        let inner = unsafe { self.map_unchecked_mut(|this| &mut this.0) };
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // SAFETY: `connection` stays where it is until it drops with the task; the other fields are never pinned.
+        let (connection, open, peer) = unsafe {
+            let this = self.get_unchecked_mut();
+            (Pin::new_unchecked(&mut this.connection), &this.open, this.peer)
+        };
         // What a panic may leave half done belongs to this connection alone, which ends here.
-        match catch_unwind(AssertUnwindSafe(|| inner.poll(cx))) {
-            Ok(poll) => poll.map(Ok),
-            Err(_) => Poll::Ready(Err(())),
-        }
+        catch_unwind(AssertUnwindSafe(|| connection.poll(cx))).unwrap_or_else(|_| {
+            open.0.shard.panic_caught();
+            tracing::error!(client = %connection::PeerName(peer), "a connection was lost to a panic");
+            Poll::Ready(())
+        })
     }
 }
 
