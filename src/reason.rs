@@ -29,9 +29,9 @@ pub enum Reason {
     Misdirected,
     /// No backend is eligible.
     NoBackend,
-    /// Every socket or slot that the backend may have is taken and nobody may wait.
+    /// Every slot that the backend may have is taken and nobody more may wait.
     QueueFull,
-    /// A slot did not become free in time.
+    /// No socket or slot of the backend became free in time.
     QueueTimeout,
     /// No backend accepted a connection.
     ConnectRefused,

@@ -2,7 +2,7 @@
 //!
 //! Setting a deadline is one store. Ten times a second the sweeper calls [`Wires::sweep`], which marks what is overdue as
 //! [expired](Wire::expired) and aborts its transport; the operation that waits there then completes at once and its task
-//! finds out why. So a deadline fires up to [`SWEEP_INTERVAL`] late, and never early.
+//! finds out why. So a deadline fires up to [`SWEEP_INTERVAL`] late, and early by no more than a tick of the coarse clock.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -18,6 +18,9 @@ use crate::transport::Transport;
 
 /// How often the sweeper looks at deadlines.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How often a client that waits for a slow backend is looked at, whether it is still there.
+const RESET_LOOK_INTERVAL: Duration = Duration::from_millis(900);
 
 /// How long a client connection must have waited for its next request before it may be closed to make room.
 const IDLE_MIN: Duration = Duration::from_millis(100);
@@ -109,6 +112,14 @@ impl Wire {
         result
     }
 
+    /// As [`Wire::read`], within `patience`; no deadline is left behind.
+    pub async fn read_within(&self, buffer: &mut Buffer, patience: Duration) -> io::Result<usize> {
+        self.set_read_deadline(clock::now() + patience);
+        let result = self.read(buffer).await;
+        self.set_read_deadline(Millis::NEVER);
+        result
+    }
+
     /// Sends the whole filled part of `buffer`, which is empty then; each step must make progress within `stall`.
     /// Dropped before it is done, it leaves [`Buffer::none`] in `buffer`.
     pub async fn write_all(&self, buffer: &mut Buffer, stall: Duration) -> Sent {
@@ -116,7 +127,7 @@ impl Wire {
             bytes: 0,
             error: None,
         };
-        while !buffer.is_empty() {
+        while !buffer.is_empty() && sent.error.is_none() {
             self.set_write_deadline(clock::now() + stall);
             let (result, back) = self
                 .transport
@@ -124,19 +135,13 @@ impl Wire {
                 .await;
             *buffer = back;
             match result {
-                Ok(0) => {
-                    sent.error = Some(io::ErrorKind::WriteZero.into());
-                    return sent;
-                }
+                Ok(0) => sent.error = Some(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
                     sent.bytes += count;
                     buffer.consume(count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    sent.error = Some(error);
-                    return sent;
-                }
+                Err(error) => sent.error = Some(error),
             }
         }
         self.write_deadline.set(Millis::NEVER);
@@ -200,10 +205,15 @@ impl Wires {
         let slab = self.slab.borrow();
         for (_, wire) in slab.iter() {
             wire.expire_if_overdue(now);
-            if let Some((slot, since)) = wire.waits_for.get()
-                && now - since >= SWEEP_INTERVAL
-                && wire.transport.is_reset()
-            {
+            let Some((slot, since)) = wire.waits_for.get() else {
+                continue;
+            };
+            if now - since < SWEEP_INTERVAL {
+                continue;
+            }
+            // Whoever waits long is looked at once a second.
+            wire.waits_for.set(Some((slot, now + RESET_LOOK_INTERVAL)));
+            if wire.transport.is_reset() {
                 wire.waits_for.set(None);
                 wire.gone.set(true);
                 if let Some(backend) = slab.get(slot) {

@@ -197,7 +197,10 @@ fn sockets_per_backend_are_bounded(driver: Driver) {
     backend.wait_requests(2);
     let mut third = weir.client();
     let response = third.get("/third");
-    assert_eq!((response.status(), response.reason()), (503, Some("queue_full")));
+    assert_eq!(
+        (response.status(), response.reason()),
+        (503, Some("queue_timeout"))
+    );
     gate.open();
     for client in &mut busy {
         assert_eq!(client.response("GET").body, b"/busy");

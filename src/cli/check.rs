@@ -13,18 +13,27 @@ pub fn main(args: CheckArgs) -> ExitCode {
         Err(errors) => return run::refuse(&errors),
     };
     let mut text = loaded.render_effective();
-    if args.dns {
-        match look_up(&loaded.config.backends) {
-            Ok(found) => text.push_str(&found),
-            Err(complaint) => return exit::because(exit::BAD_CONFIGURATION, complaint),
+    let complaint = match args.dns.then(|| look_up(&loaded.config.backends)) {
+        Some(Ok(found)) => {
+            text.push_str(&found);
+            None
         }
-    }
+        Some(Err(complaint)) => Some(complaint),
+        None => None,
+    };
     for notice in &loaded.notices {
         eprintln!("weir: note: {notice}");
     }
     match io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::from(exit::ANSWERED),
-        Err(error) => exit::because(exit::BAD_CONFIGURATION, format_args!("cannot print: {error}")),
+        // Whoever reads it has seen enough.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            return exit::because(exit::BAD_CONFIGURATION, format_args!("cannot print: {error}"));
+        }
+        _ => {}
+    }
+    match complaint {
+        Some(complaint) => exit::because(exit::BAD_CONFIGURATION, complaint),
+        None => ExitCode::from(exit::ANSWERED),
     }
 }
 

@@ -331,7 +331,7 @@ pub(super) static BACKEND_KEYS: &[Key<Draft>] = keys! {
     name = name: Given(BackendName),
         "What it is called in metrics, logs and the admin API; unique. Default: the url's authority.";
     weight = weight: Integer { min: 0u16, max: u16::MAX },
-        "Its share next to the others'; 0 gives it none.";
+        "Its share next to the others'; 0 takes it out of service. Round robin gives all others equal turns.";
 };
 
 /// The sections in the order in which they are documented and printed, `backends` aside.

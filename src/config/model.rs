@@ -412,7 +412,7 @@ impl Default for Upstream {
             tcp_keepalive: Some(Duration::from_secs(30)),
             tcp_user_timeout: None,
             source_address: None,
-            receive_buffer: 256 * 1024,
+            receive_buffer: 128 * 1024,
         }
     }
 }

@@ -182,7 +182,7 @@ fn duplicates(assembly: &mut Assembly, written: &[Written]) {
             let reason = format!("backends.url: \"{}\" is there twice", target.url);
             let problem = Problem::new(reason).at(place(backend, 0)).label("again here");
             let problem = problem.also(place(first, 0), "first here");
-            assembly.push(problem.help("to give a backend a larger share, raise its weight"));
+            assembly.push(problem.help("each backend stands once; its share is its weight"));
             continue;
         }
         if let Some(name) = backend.name()

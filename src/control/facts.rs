@@ -1,6 +1,6 @@
 //! What weir says of itself when it starts: one line per fact.
 
-use crate::config::model::Config;
+use crate::config::model::{Config, DriverChoice};
 use crate::control::Options;
 use crate::control::workers::Crew;
 use crate::server::listener::BoundAddress;
@@ -35,7 +35,18 @@ pub fn log_serving(
         let core = member
             .core
             .map_or_else(|| "not pinned".to_owned(), |core| core.to_string());
-        tracing::info!(worker = member.worker, core, driver = member.driver, "worker");
+        let chosen = if snapshot.config.runtime.driver == DriverChoice::Auto {
+            "auto"
+        } else {
+            "runtime.driver"
+        };
+        tracing::info!(
+            worker = member.worker,
+            core,
+            driver = member.driver,
+            chosen,
+            "worker"
+        );
     }
     if let Some(member) = crew.members.iter().find(|member| !member.why.is_empty()) {
         tracing::warn!(

@@ -91,12 +91,19 @@ async fn run(config: Config, options: Options) -> Result<u8, StartError> {
     let cores = workers::cores(&config.runtime).map_err(StartError::Configuration)?;
     facts::log_process(&config, &options, open_files);
 
+    let addresses = tokio::select! {
+        addresses = resolve_all(&config.backends) => {
+            addresses.map_err(|errors| StartError::Configuration(join_lines(&errors)))?
+        }
+        signal = signals.next() => {
+            tracing::info!(signal, "stopped while names were looked up");
+            return Ok(exit::ANSWERED);
+        }
+    };
+    resolve::check_source(config.upstream.source_address, &addresses).map_err(StartError::Configuration)?;
     let sets = listener::open_all(&config.server, cores.len())?;
     let side = SideListeners::open(&config)?;
     let (internal_listener, internal_name) = admin::internal::bind()?;
-    let addresses = resolve_all(&config.backends)
-        .await
-        .map_err(|errors| StartError::Configuration(join_lines(&errors)))?;
     let snapshot = Arc::new(snapshot(config, addresses, internal_name.into_bytes()));
     let slots = snapshot.backend_slots();
     let shards: Vec<_> = cores.iter().map(|_| Arc::new(Shard::new(slots))).collect();

@@ -41,7 +41,8 @@ pub async fn wait(
         code = drain(crew, lifecycle, shutdown) => Stopped { code, at_once: false },
         signal = signals.next() => {
             tracing::warn!(signal, clients = lifecycle.clients(), "second signal: ending at once");
-            Stopped { code: exit::CUT, at_once: true }
+            let code = if lifecycle.clients() > 0 { exit::CUT } else { exit::ANSWERED };
+            Stopped { code, at_once: true }
         }
     }
 }

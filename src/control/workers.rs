@@ -132,7 +132,6 @@ pub fn start(
     listeners: Vec<Vec<Listener>>,
     open_files: u64,
 ) -> io::Result<Crew> {
-    let capacity = capacity(snapshot, cores.len(), open_files);
     let (sender, messages) = mpsc::unbounded_channel();
     let mut wakes = Vec::with_capacity(cores.len());
     for (worker, (listeners, shard)) in listeners.into_iter().zip(shards).enumerate() {
@@ -146,7 +145,7 @@ pub fn start(
             shard: shard.clone(),
             listeners,
             wake,
-            capacity,
+            capacity: capacity(snapshot, worker, cores.len(), open_files),
         };
         let sender = sender.clone();
         thread::Builder::new()
@@ -176,8 +175,8 @@ pub fn start(
     })
 }
 
-/// What each worker may hold of what there is.
-fn capacity(snapshot: &Snapshot, workers: usize, open_files: u64) -> Capacity {
+/// What one of `workers` workers may hold of what there is.
+fn capacity(snapshot: &Snapshot, worker: usize, workers: usize, open_files: u64) -> Capacity {
     let config = &snapshot.config;
     let descriptors = open_files.saturating_sub(DESCRIPTORS_KEPT);
     let for_clients = (descriptors - descriptors / BACKEND_SHARE).max(1);
@@ -189,8 +188,14 @@ fn capacity(snapshot: &Snapshot, workers: usize, open_files: u64) -> Capacity {
         max_connections: config.server.max_connections.unwrap_or(usize::MAX),
         client_descriptors: usize::try_from(for_clients).unwrap_or(usize::MAX),
         buffer_bytes: usize::try_from(buffer_memory).unwrap_or(usize::MAX) / workers.max(1),
-        max_idle: config.upstream.max_idle.div_ceil(workers.max(1)),
+        max_idle: share(config.upstream.max_idle, worker, workers),
     }
+}
+
+/// What worker number `worker` gets of `total` things that `workers` workers share.
+fn share(total: usize, worker: usize, workers: usize) -> usize {
+    let workers = workers.max(1);
+    total / workers + usize::from(worker < total % workers)
 }
 
 /// A worker's thread, from its first to its last line.
@@ -285,6 +290,13 @@ impl Crew {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_add_up() {
+        for total in [0, 1, 7, 256] {
+            assert_eq!((0..3).map(|worker| share(total, worker, 3)).sum::<usize>(), total);
+        }
+    }
 
     #[test]
     fn cores_are_counted_named_and_checked() {

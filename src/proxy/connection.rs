@@ -103,7 +103,9 @@ pub async fn serve(worker: Rc<Worker>, transport: Transport, peer: Peer) {
             Err(refusal) => return Box::pin(refuse(&worker, &client, &refusal)).await,
         };
         client.requests += 1;
-        match Exchange::new(&worker, &client, request).run().await {
+        // Bound first, so that the exchange and its buffers are gone before what follows.
+        let after = Exchange::new(&worker, &client, request).run().await;
+        match after {
             After::KeepAlive(inbound) => carried = inbound,
             After::Close => return,
             After::Linger => return Box::pin(linger(&client)).await,
@@ -277,11 +279,16 @@ pub async fn answer(
 /// Ends the sending side and reads what the client still had under way, for a moment.
 async fn linger(client: &Client) {
     client.transport().half_close();
-    client.set_read_deadline(clock::now() + LINGER);
+    let now = clock::now();
+    client.set_read_deadline(now + LINGER);
+    // It may be closed to make room, or to stop, as one that waits for its next request may.
+    client.set_idle_since(Some(now));
     let mut left = LINGER_BYTES_MAX;
-    let mut buffer = buffer::small();
     while left > 0 {
-        buffer.clear();
+        if client.transport().readable().await.is_err() {
+            return;
+        }
+        let mut buffer = buffer::small();
         match client.read(&mut buffer).await {
             Ok(0) | Err(_) => return,
             Ok(count) => left = left.saturating_sub(count),

@@ -137,21 +137,32 @@ impl<'a> Exchange<'a> {
         let started = Instant::now();
         let mut end = self.attempt(backend, false).await;
         if matches!(&end, AttemptEnd::Failed(failure) if failure.resend) {
+            // The dead connection's place in the list of wires is somebody else's by now.
+            self.client.wire.wait_for_nobody();
             end = Box::pin(self.attempt(backend, true)).await;
         }
         self.client.wire.wait_for_nobody();
         match end {
             AttemptEnd::Response {
-                end: ResponseEnd::Complete(complete),
+                end,
                 connection,
                 request_done,
-            } => {
-                self.record(backend, Some(complete.status), started);
-                self.go_on(complete, connection, request_done)
-            }
-            AttemptEnd::Response { end, connection, .. } => {
-                Box::pin(self.end_early(backend, end, connection, started)).await
-            }
+            } => match end {
+                ResponseEnd::Complete(complete) => {
+                    self.record(backend, Some(complete.status), started);
+                    self.go_on(complete, connection, request_done)
+                }
+                ResponseEnd::Upgraded(behind) => {
+                    self.record(backend, Some(101), started);
+                    Box::pin(self.tunnel(connection, behind)).await
+                }
+                ResponseEnd::Cut { reason } => {
+                    self.record(backend, None, started);
+                    self.log_failure(backend, reason, "failed in the middle of a response");
+                    After::Abort
+                }
+                ResponseEnd::ClientGone => Box::pin(self.end_by_client(PumpEnd::ClientGone)).await,
+            },
             AttemptEnd::Client(end) => Box::pin(self.end_by_client(end)).await,
             AttemptEnd::Failed(failure) => {
                 self.record(backend, None, started);
@@ -161,7 +172,8 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// One try at one backend. `fresh`: only a new connection will do.
+    /// One try at one backend. `fresh`: no idle connection will do, unless `upstream.max_connections` leaves no other, and
+    /// then only after a look at it.
     async fn attempt(&mut self, backend: &Arc<Backend>, fresh: bool) -> AttemptEnd {
         let timeouts = &self.worker.snapshot.config.timeouts;
         let mut outgoing = match self.prepare(backend) {
@@ -345,6 +357,10 @@ impl<'a> Exchange<'a> {
             (None, Some(PumpEnd::Refused(reason))) if !progress.head_seen.get() => {
                 AttemptEnd::Client(PumpEnd::Refused(reason))
             }
+            (None, Some(PumpEnd::Refused(reason))) => {
+                log_refusal(client, reason, "in the middle of a response");
+                AttemptEnd::Client(PumpEnd::ClientGone)
+            }
             (None, _) => AttemptEnd::Client(PumpEnd::ClientGone),
             (Some(Ok(end)), _) => {
                 let request_done = progress.request_done.get();
@@ -362,39 +378,25 @@ impl<'a> Exchange<'a> {
     /// After a whole response: keeps what can serve another exchange.
     fn go_on(&mut self, complete: Complete, connection: Connection, request_done: bool) -> After {
         if complete.reusable && request_done {
-            connection.set_limit(Millis::NEVER);
-            self.worker.upstream.keep(connection, clock::now());
+            self.worker
+                .upstream
+                .keep(connection, complete.suspect, clock::now());
         }
-        match (request_done, complete.keep_alive) {
-            (false, _) => After::Linger,
-            (true, false) => After::Close,
-            (true, true) => {
-                self.client.set_write_limit(Millis::NEVER);
-                self.next()
-            }
+        if request_done && complete.keep_alive {
+            self.client.set_write_limit(Millis::NEVER);
+            return self.next();
         }
+        self.close(request_done)
     }
 
-    /// After a response that was anything but a whole one.
-    async fn end_early(
-        &mut self,
-        backend: &Arc<Backend>,
-        end: ResponseEnd,
-        connection: Connection,
-        started: Instant,
-    ) -> After {
-        match end {
-            ResponseEnd::Complete(complete) => self.go_on(complete, connection, true),
-            ResponseEnd::Upgraded(behind) => {
-                self.record(backend, Some(101), started);
-                self.tunnel(connection, behind).await
-            }
-            ResponseEnd::Cut { status, reason } => {
-                self.record(backend, Some(status), started);
-                self.log_failure(backend, reason, "failed in the middle of a response");
-                After::Abort
-            }
-            ResponseEnd::ClientGone => self.end_by_client(PumpEnd::ClientGone).await,
+    /// Closes behind an answer. What the client has sent and nobody read would make the close a reset, and the reset
+    /// would take the end of the answer with it.
+    fn close(&self, request_read: bool) -> After {
+        let unread = !self.request.inbound.buffer.is_empty() || self.client.transport().has_bytes();
+        if request_read && !unread {
+            After::Close
+        } else {
+            After::Linger
         }
     }
 
@@ -441,10 +443,10 @@ impl<'a> Exchange<'a> {
         {
             return After::Abort;
         }
-        match (keep_alive, passed_over) {
-            (true, _) => self.next(),
-            (false, true) => After::Close,
-            (false, false) => After::Linger,
+        if keep_alive {
+            self.next()
+        } else {
+            self.close(passed_over)
         }
     }
 

@@ -14,17 +14,17 @@ pub async fn until_second<A, B>(
     let (mut first, mut second) = (pin!(first), pin!(second));
     let mut first_result = None;
     let second_result = poll_fn(|cx| {
-        if let Poll::Ready(result) = second.as_mut().poll(cx) {
-            return Poll::Ready(Some(result));
-        }
+        // The first one first: what it has to say may matter to the second, whose end is the end of both.
         if first_result.is_none()
             && let Poll::Ready(result) = first.as_mut().poll(cx)
         {
-            let stop = stops(&result);
             first_result = Some(result);
-            if stop {
-                return Poll::Ready(None);
-            }
+        }
+        if let Poll::Ready(result) = second.as_mut().poll(cx) {
+            return Poll::Ready(Some(result));
+        }
+        if first_result.as_ref().is_some_and(&stops) {
+            return Poll::Ready(None);
         }
         Poll::Pending
     })
@@ -58,6 +58,19 @@ pub async fn both<A, B>(first: impl Future<Output = A>, second: impl Future<Outp
     .await
 }
 
+/// Lets the other tasks of the thread run once.
+pub async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,6 +88,10 @@ mod tests {
 
     #[test]
     fn the_second_ends_it_and_the_first_only_when_it_stops() {
+        assert_eq!(
+            block_on(until_second(ready(1), ready(2), |_| true)),
+            (Some(1), Some(2))
+        );
         assert_eq!(
             block_on(until_second(pending::<u8>(), ready(2), |_| true)),
             (None, Some(2))

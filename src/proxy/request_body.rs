@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use crate::buffer::{self, Buffer};
-use crate::clock::{self, Millis};
+use crate::clock;
 use crate::proxy::body::BodyFollower;
 use crate::proxy::connection::Client;
 use crate::reason::Reason;
@@ -86,8 +86,10 @@ pub async fn pump(
             buffer = buffer::large().unwrap_or(buffer);
         }
         let asked = Instant::now();
-        client.set_read_deadline(clock::now() + config.timeouts.request_body);
-        match client.read(&mut buffer).await {
+        match client
+            .read_within(&mut buffer, config.timeouts.request_body)
+            .await
+        {
             Ok(0) if client.expired() => break PumpEnd::Refused(Reason::BodyTimeout),
             Ok(0) | Err(_) => break PumpEnd::ClientGone,
             Ok(count) => {
@@ -99,7 +101,6 @@ pub async fn pump(
             break PumpEnd::Refused(Reason::BodyTimeout);
         }
     };
-    client.set_read_deadline(Millis::NEVER);
     progress.request_done.set(end == PumpEnd::Done);
     if !progress.head_seen.get() {
         backend.set_read_deadline(clock::now() + config.timeouts.response_head);

@@ -58,7 +58,7 @@ pub enum ResponseEnd {
     /// A 101 went to the client; these bytes came right behind it.
     Upgraded(Buffer),
     /// The backend failed in the middle of the response.
-    Cut { status: u16, reason: Reason },
+    Cut { reason: Reason },
     /// The client is gone.
     ClientGone,
 }
@@ -69,6 +69,8 @@ pub struct Complete {
     pub status: u16,
     /// The backend connection is exactly behind the response and may serve another exchange.
     pub reusable: bool,
+    /// It had no body by rule alone (RFC 9110 §6.4.1): a backend that thinks otherwise has more to say.
+    pub suspect: bool,
     /// The client connection may carry another request.
     pub keep_alive: bool,
 }
@@ -229,6 +231,12 @@ impl<'a> Response<'a> {
     fn turn_to_final(&mut self, head_len: usize) -> Result<Scratch<'a>, NoAnswer> {
         let status = self.head.status();
         let upgrade = status == 101;
+        if upgrade && !self.progress.request_done.get() {
+            return Err(NoAnswer::new(
+                Reason::BadResponse,
+                "a 101 before the end of the request's body",
+            ));
+        }
         let dechunk = self.asked.version == Version::Http10 && self.head.body() == BodyLength::Chunked;
         self.follower = BodyFollower::new(self.head.body(), dechunk);
         let ends_at_close = self.follower.ends_with_connection() || dechunk;
@@ -252,6 +260,7 @@ impl<'a> Response<'a> {
         self.complete = Complete {
             status,
             reusable: self.head.wants_keep_alive() && !self.follower.ends_with_connection(),
+            suspect: self.asked.method == Method::Head || matches!(status, 204 | 304),
             keep_alive,
         };
         if !upgrade {
@@ -268,20 +277,30 @@ impl<'a> Response<'a> {
                 return ResponseEnd::ClientGone;
             }
             if self.follower.is_done() {
-                self.backend.set_read_deadline(Millis::NEVER);
                 return ResponseEnd::Complete(self.complete);
             }
             self.buffer.clear();
             self.grow_for_body();
-            self.backend.set_read_deadline(clock::now() + patience);
-            let read = self.backend.read(&mut self.buffer).await;
+            let read = self.backend.read_within(&mut self.buffer, patience).await;
             self.filled_up = self.buffer.spare() == 0;
             match read {
                 Ok(0) | Err(_) if self.client.is_gone() => return ResponseEnd::ClientGone,
-                Ok(0) if self.backend.expired() => return self.cut(Reason::BackendTimeout),
+                Ok(0) if self.backend.expired() => {
+                    return ResponseEnd::Cut {
+                        reason: Reason::BackendTimeout,
+                    };
+                }
                 Ok(0) if self.follower.ends_with_connection() => return ResponseEnd::Complete(self.complete),
-                Ok(0) | Err(_) => return self.cut(Reason::BackendReset),
-                Ok(_) if self.hold_to_body().is_err() => return self.cut(Reason::BadResponse),
+                Ok(0) | Err(_) => {
+                    return ResponseEnd::Cut {
+                        reason: Reason::BackendReset,
+                    };
+                }
+                Ok(_) if self.hold_to_body().is_err() => {
+                    return ResponseEnd::Cut {
+                        reason: Reason::BadResponse,
+                    };
+                }
                 Ok(_) => {}
             }
         }
@@ -295,13 +314,6 @@ impl<'a> Response<'a> {
             && let Some(large) = buffer::large()
         {
             self.buffer = large;
-        }
-    }
-
-    fn cut(&self, reason: Reason) -> ResponseEnd {
-        ResponseEnd::Cut {
-            status: self.complete.status,
-            reason,
         }
     }
 

@@ -52,15 +52,19 @@ pub enum Accepted {
 }
 
 impl Accepted {
-    /// Brings the socket into the current thread's runtime.
+    /// Brings the socket into the current thread's runtime. accept(2) gives blocking sockets, whatever the listener is.
     pub fn into_transport(self, nonblocking: bool) -> io::Result<Transport> {
         match self {
             Accepted::Tcp(stream) => {
-                stream.set_nonblocking(nonblocking)?;
+                if nonblocking {
+                    stream.set_nonblocking(true)?;
+                }
                 monoio::net::TcpStream::from_std(stream).map(Transport::from)
             }
             Accepted::Unix(stream) => {
-                stream.set_nonblocking(nonblocking)?;
+                if nonblocking {
+                    stream.set_nonblocking(true)?;
+                }
                 monoio::net::UnixStream::from_std(stream).map(Transport::from)
             }
         }

@@ -29,6 +29,8 @@ const ACCEPT_BURST: usize = 64;
 /// Pause after accept(2) failed for want of descriptors or memory: short at first, then longer.
 const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(5);
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_millis(500);
+/// Attempts to accept what waits at a closing listener while descriptors have run out.
+const CLOSING_TRIES: u32 = 10;
 /// Idle connections closed at once when descriptors run out.
 const EVICT_BATCH: usize = 16;
 /// How often a worker that waits for room, or for its last exchanges, looks again without being told.
@@ -172,7 +174,7 @@ impl Worker {
         }
     }
 
-    /// Waits until one more client connection may be open; false once the worker closes.
+    /// Waits until one more client connection may be open, or the worker closes.
     async fn wait_for_room(&self) {
         while !self.closing.get() {
             let clients = self.lifecycle.clients();
@@ -218,10 +220,18 @@ impl Worker {
 async fn accept_until_closing(worker: &Rc<Worker>, listener: Listener, poll: ListenerPoll) {
     let closing = worker.changed.until(|| worker.closing.get());
     join::until_second(accept_loop(worker, &listener, &poll), closing, |()| true).await;
+    let mut tries = 0;
     loop {
         match listener.accept() {
             Ok((accepted, peer)) => worker.start(accepted, peer),
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            // Out of descriptors: whoever only keeps a connection warm makes room for whoever waits.
+            Err(_) if tries < CLOSING_TRIES => {
+                tries += 1;
+                worker.wires.expire_longest_idle(EVICT_BATCH, clock::now());
+                monoio::time::sleep(ACCEPT_PAUSE_MIN).await;
+            }
             Err(_) => break,
         }
     }
@@ -235,6 +245,8 @@ async fn accept_loop(worker: &Rc<Worker>, listener: &Listener, poll: &ListenerPo
             monoio::time::sleep(ACCEPT_PAUSE_MAX).await;
             continue;
         }
+        // On epoll a listener with a full queue is readable at once, for as long as the flood lasts.
+        join::yield_now().await;
         for _ in 0..ACCEPT_BURST {
             worker.wait_for_room().await;
             match listener.accept() {
@@ -361,5 +373,61 @@ impl Deref for Scratch<'_> {
 impl Drop for Scratch<'_> {
     fn drop(&mut self) {
         self.home.replace(std::mem::take(&mut self.bytes));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::config::model::{DriverChoice, StrategyKind};
+    use crate::metrics::{Info, Snapshot};
+    use crate::server::driver::{Runtime, climb};
+    use crate::snapshot::Pool;
+
+    fn info() -> Info {
+        Info {
+            backends: Vec::new(),
+            algorithm: String::new(),
+            started: Instant::now(),
+        }
+    }
+
+    fn worker() -> Rc<Worker> {
+        let snapshot = crate::snapshot::Snapshot {
+            config: Config::default(),
+            pool: Pool::new("default", StrategyKind::RoundRobin, Vec::new()),
+            internal: None,
+        };
+        let capacity = Capacity {
+            max_connections: usize::MAX,
+            client_descriptors: usize::MAX,
+            buffer_bytes: usize::MAX,
+            max_idle: 1,
+        };
+        let shard = Arc::new(Shard::new(snapshot.backend_slots()));
+        Worker::new(Arc::new(snapshot), shard, Arc::default(), capacity, true)
+    }
+
+    #[test]
+    fn a_panic_ends_its_connection_and_is_counted() {
+        let mut climbed = climb(DriverChoice::Epoll, |step| Runtime::build(step, 256)).expect("epoll");
+        climbed.runtime.block_on(async {
+            let worker = worker();
+            let connection = async { panic!("a connection that panics, for a test") };
+            let open = OpenClient::new(worker.clone());
+            assert_eq!(worker.lifecycle.clients(), 1);
+            monoio::spawn(Served {
+                connection,
+                open,
+                peer: None,
+            })
+            .await;
+            assert_eq!(worker.lifecycle.clients(), 0);
+            let totals = Snapshot::take(std::slice::from_ref(&worker.shard), &info(), |_| {
+                unreachable!("no backends")
+            });
+            assert_eq!(totals.workers[0].panics, 1);
+        });
     }
 }

@@ -88,9 +88,9 @@ impl Backend {
         }
     }
 
-    /// Whether somebody waits for a socket, so that idle ones should close.
-    pub fn is_wanted(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0
+    /// Exchanges, over all workers, that wait for a socket.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// Says that somebody waits for a socket until the result is dropped.

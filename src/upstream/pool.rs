@@ -5,7 +5,7 @@
 //! more than [`QUIET_AFTER`], or that a request must not be lost on, is looked at before it is used: nothing may have
 //! come from the backend in the meantime, not even its end.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::ops::Deref;
 use std::rc::Rc;
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use crate::clock::Millis;
 use crate::config::model::Upstream as Settings;
 use crate::reason::Reason;
+use crate::server::event::Event;
 use crate::upstream::backend::{Backend, SocketCount};
 use crate::upstream::connect::{self, ConnectError};
 use crate::wire::{SWEEP_INTERVAL, WatchedWire, Wire, Wires};
@@ -31,6 +32,8 @@ pub struct Connection {
     count: SocketCount,
     born: Millis,
     idle_since: Millis,
+    /// Its last response was one that a backend may have sent a body behind: it is looked at before it is used again.
+    suspect: bool,
     reused: bool,
 }
 
@@ -58,10 +61,36 @@ impl Deref for Connection {
     }
 }
 
+/// What an exchange that waited for a socket gets.
+enum Free {
+    Idle(Connection),
+    Place(SocketCount),
+}
+
+/// Counts one waiting exchange of this worker.
+struct WaitingHere<'a>(&'a Cell<usize>);
+
+impl<'a> WaitingHere<'a> {
+    fn new(count: &'a Cell<usize>) -> Self {
+        count.set(count.get() + 1);
+        WaitingHere(count)
+    }
+}
+
+impl Drop for WaitingHere<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
 /// One worker's backend connections.
 pub struct Upstream {
     wires: Rc<Wires>,
     idle: RefCell<Vec<Vec<Connection>>>,
+    /// Exchanges of this worker that wait for a socket, by backend.
+    waiting: Vec<Cell<usize>>,
+    /// Rung when a connection becomes free while somebody here waits.
+    freed: Event,
     /// Idle connections per backend that this worker may keep.
     max_idle: usize,
     nonblocking: bool,
@@ -73,6 +102,8 @@ impl Upstream {
         Upstream {
             wires,
             idle: RefCell::new((0..backends).map(|_| Vec::new()).collect()),
+            waiting: vec![Cell::new(0); backends],
+            freed: Event::default(),
             max_idle,
             nonblocking,
         }
@@ -82,7 +113,7 @@ impl Upstream {
     pub fn take_idle(&self, backend: &Backend, must_be_quiet: bool, now: Millis) -> Option<Connection> {
         loop {
             let mut connection = self.idle.borrow_mut().get_mut(backend.index)?.pop()?;
-            let check = must_be_quiet || now - connection.idle_since >= QUIET_AFTER;
+            let check = must_be_quiet || connection.suspect || now - connection.idle_since >= QUIET_AFTER;
             if !check || connection.transport().is_quiet() {
                 connection.reused = true;
                 return Some(connection);
@@ -101,22 +132,12 @@ impl Upstream {
         timeout: Duration,
     ) -> Result<Connection, ConnectError> {
         let give_up = Instant::now() + timeout;
-        let count = loop {
-            if let Some(count) = backend.take_socket(settings.max_connections) {
-                break count;
-            }
-            let _waiting = backend.want();
-            if let Some(connection) = self.take_idle(backend, true, crate::clock::now()) {
-                return Ok(connection);
-            }
-            if Instant::now() >= give_up {
-                let error = io::Error::new(
-                    io::ErrorKind::WouldBlock,
-                    "upstream.max_connections sockets are open",
-                );
-                return Err(ConnectError::new(Reason::QueueFull, error));
-            }
-            monoio::time::sleep(SOCKET_POLL).await;
+        let count = match backend.take_socket(settings.max_connections) {
+            Some(count) => count,
+            None => match self.wait_for_socket(backend, settings, give_up).await? {
+                Free::Idle(connection) => return Ok(connection),
+                Free::Place(count) => count,
+            },
         };
         let transport = loop {
             let left = give_up.saturating_duration_since(Instant::now());
@@ -139,22 +160,64 @@ impl Upstream {
             count,
             born: now,
             idle_since: now,
+            suspect: false,
             reused: false,
         })
     }
 
-    /// Keeps a connection for the next exchange. The caller vouches that the response ended where its framing said.
-    pub fn keep(&self, mut connection: Connection, now: Millis) {
-        // Somebody, perhaps on another worker, waits for a socket of this backend: closing this one lets them connect.
-        if connection.backend().is_wanted() {
+    /// Waits until an idle connection or the place for a new one is free.
+    async fn wait_for_socket(
+        &self,
+        backend: &Arc<Backend>,
+        settings: &Settings,
+        give_up: Instant,
+    ) -> Result<Free, ConnectError> {
+        let index = backend.index;
+        let _waiting = backend.want();
+        let _waiting_here = WaitingHere::new(&self.waiting[index]);
+        loop {
+            if let Some(connection) = self.take_idle(backend, true, crate::clock::now()) {
+                return Ok(Free::Idle(connection));
+            }
+            if let Some(count) = backend.take_socket(settings.max_connections) {
+                return Ok(Free::Place(count));
+            }
+            if Instant::now() >= give_up {
+                let error = io::Error::new(
+                    io::ErrorKind::WouldBlock,
+                    "upstream.max_connections sockets stayed in use",
+                );
+                return Err(ConnectError::new(Reason::QueueTimeout, error));
+            }
+            // What another worker frees rings no event here.
+            let _ = monoio::time::timeout(SOCKET_POLL, self.freed.until(|| self.idle(index) > 0)).await;
+        }
+    }
+
+    /// Whether exchanges of other workers wait for a socket of this backend.
+    fn is_wanted_elsewhere(&self, backend: &Backend) -> bool {
+        backend.waiting() > self.waiting.get(backend.index).map_or(0, Cell::get)
+    }
+
+    /// Keeps a connection for the next exchange. The caller vouches that the response ended where its framing said;
+    /// `suspect`: look before it is used again, whatever its age.
+    pub fn keep(&self, mut connection: Connection, suspect: bool, now: Millis) {
+        let waiting_here = self.waiting.get(connection.backend().index).map_or(0, Cell::get);
+        // One that the sweeper ended is dead, one that another worker waits for makes room by closing.
+        if connection.expired()
+            || (waiting_here == 0 && (self.max_idle == 0 || self.is_wanted_elsewhere(connection.backend())))
+        {
             return;
         }
-        connection.set_read_deadline(Millis::NEVER);
-        connection.set_write_deadline(Millis::NEVER);
+        connection.set_limit(Millis::NEVER);
         connection.idle_since = now;
+        connection.suspect = suspect;
         let index = connection.backend().index;
         if let Some(idle) = self.idle.borrow_mut().get_mut(index) {
             idle.push(connection);
+        }
+        if waiting_here > 0 {
+            self.freed.ring();
         }
     }
 
@@ -175,7 +238,7 @@ impl Upstream {
             closing.extend(idle.extract_if(.., |connection| {
                 position += 1;
                 position <= surplus
-                    || connection.backend().is_wanted()
+                    || self.is_wanted_elsewhere(connection.backend())
                     || now - connection.idle_since >= settings.idle
                     || now - connection.born >= settings.max_age
                     || (now - connection.idle_since >= QUIET_AFTER && !connection.transport().is_quiet())
