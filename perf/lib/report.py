@@ -191,7 +191,8 @@ def markdown(results):
         parts.append(scenario_text(name, record))
         versions = ", ".join(f"{target}: {version}" for target, version in record["versions"].items())
         parts.append(
-            f"{record['date']}, commit {record['commit']}, `{record['command']}`; window {record['window_s']:g} s. {versions}."
+            f"{record['date']}, commit {record['commit']}, `{record['command']}`; window {record['window_s']:g} s; "
+            f"TCP congestion control {record['congestion']}. {versions}."
         )
     if results.get("instructions"):
         parts += ["## Instructions per exchange", instructions_table(results["instructions"])]
