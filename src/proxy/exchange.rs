@@ -194,7 +194,10 @@ impl<'a> Exchange<'a> {
                 let settings = &self.worker.snapshot.config.upstream;
                 match Box::pin(self.worker.upstream.connect(backend, settings, timeouts.connect)).await {
                     Ok(connection) => {
-                        self.worker.shard.backend_connect(backend.index, true);
+                        // Under `upstream.max_connections` it may be one that somebody else gave back.
+                        if !connection.is_reused() {
+                            self.worker.shard.backend_connect(backend.index, true);
+                        }
                         connection
                     }
                     Err(error) => {
