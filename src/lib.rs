@@ -11,6 +11,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod event;
 pub mod http1;
 pub mod log;
 pub mod memory;

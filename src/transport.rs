@@ -10,7 +10,7 @@
 
 use std::cell::UnsafeCell;
 use std::io;
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -20,6 +20,13 @@ use socket2::SockRef;
 
 use crate::buffer::Buffer;
 use crate::sys;
+
+/// Bytes not yet sent that the kernel takes for one connection before a write waits (`TCP_NOTSENT_LOWAT`): bounds what a
+/// client that does not read can hold.
+pub const NOTSENT_LOWAT: u32 = 128 * 1024;
+
+/// Who is at the other end: nobody has an address on a Unix socket.
+pub type Peer = Option<IpAddr>;
 
 /// A connected byte stream.
 pub enum Transport {

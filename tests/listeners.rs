@@ -96,7 +96,10 @@ fn a_unix_backend_serves(driver: Driver) {
     assert_eq!(backend.requests()[0].get("host"), Some("t"));
 }
 
-#[expect(clippy::disallowed_methods, reason = "a test may wait for a look-up; no data path is near")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test may wait for a look-up; no data path is near"
+)]
 fn a_name_is_resolved_and_its_addresses_are_tried_in_order(driver: Driver) {
     let mut addresses: Vec<_> = ("localhost", 0).to_socket_addrs().unwrap().collect();
     addresses.dedup();

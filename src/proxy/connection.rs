@@ -12,11 +12,11 @@ use crate::buffer::{self, Admission, Buffer};
 use crate::clock::{self, Millis};
 use crate::http1::Method;
 use crate::proxy::answer::{AnswerOptions, write_answer};
+use crate::proxy::context::Context;
 use crate::proxy::exchange::Exchange;
+use crate::proxy::tables::HeadSlot;
 use crate::reason::Reason;
-use crate::server::listener::Peer;
-use crate::server::tables::HeadSlot;
-use crate::server::worker::Worker;
+use crate::transport::Peer;
 use crate::transport::Transport;
 use crate::wire::{WatchedWire, Wire};
 
@@ -89,7 +89,7 @@ impl Refusal {
 }
 
 /// Serves one client connection to its end.
-pub async fn serve(worker: Rc<Worker>, transport: Transport, peer: Peer) {
+pub async fn serve(worker: Rc<Context>, transport: Transport, peer: Peer) {
     let mut client = Client {
         wire: worker.wires.watch(transport),
         peer,
@@ -116,7 +116,7 @@ pub async fn serve(worker: Rc<Worker>, transport: Transport, peer: Peer) {
 
 /// Reads the next head; none when the client is done or was idle for too long.
 async fn next_request(
-    worker: &Rc<Worker>,
+    worker: &Rc<Context>,
     client: &Client,
     carried: Option<Inbound>,
 ) -> Result<Option<Request>, Refusal> {
@@ -140,7 +140,7 @@ async fn next_request(
 }
 
 /// Waits, with nothing held, until the client sends something; false: it is gone, or its time was up.
-async fn wait_for_bytes(worker: &Worker, client: &Client) -> bool {
+async fn wait_for_bytes(worker: &Context, client: &Client) -> bool {
     let timeouts = &worker.snapshot.config.timeouts;
     let now = clock::now();
     let patience = if client.requests == 0 {
@@ -177,7 +177,7 @@ async fn admission(client: &Client, patience: Duration) -> Result<Admission, Ref
 }
 
 async fn read_head(
-    worker: &Rc<Worker>,
+    worker: &Rc<Context>,
     client: &Client,
     inbound: Inbound,
     started: Millis,
@@ -237,7 +237,7 @@ pub fn grow(mut full: Buffer) -> Option<Buffer> {
 }
 
 /// Answers a head that did not become a request, and closes.
-async fn refuse(worker: &Worker, client: &Client, refusal: &Refusal) {
+async fn refuse(worker: &Context, client: &Client, refusal: &Refusal) {
     worker.shard.exchange_received();
     log_refusal(client, refusal.reason, refusal.detail);
     if answer(worker, client, refusal.reason, true, refusal.head_only)
@@ -258,7 +258,7 @@ pub fn log_refusal(client: &Client, reason: Reason, detail: &str) {
 /// # Errors
 /// The client is gone.
 pub async fn answer(
-    worker: &Worker,
+    worker: &Context,
     client: &Client,
     reason: Reason,
     close: bool,

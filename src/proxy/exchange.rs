@@ -16,18 +16,18 @@ use crate::http1::framing::BodyLength;
 use crate::http1::rewrite::{HostRewrite, RequestRewrite, request_bound, write_request};
 use crate::proxy::body::BodyFollower;
 use crate::proxy::connection::{After, Client, Inbound, PeerName, Request, answer, log_refusal};
+use crate::proxy::context::Context;
 use crate::proxy::join;
 use crate::proxy::request_body::{self, Progress, PumpEnd};
 use crate::proxy::response::{Asked, Complete, NoAnswer, Response, ResponseEnd};
 use crate::proxy::tunnel::{self, TunnelEnd};
 use crate::reason::Reason;
-use crate::server::worker::Worker;
 use crate::upstream::backend::Backend;
 use crate::upstream::pool::Connection;
 
 /// One request on its way; what it needs lives here and not in its futures, which then stay small.
 pub struct Exchange<'a> {
-    worker: &'a Rc<Worker>,
+    worker: &'a Rc<Context>,
     client: &'a Client,
     request: Request,
     asked: Asked,
@@ -69,7 +69,7 @@ struct Failure {
 }
 
 impl<'a> Exchange<'a> {
-    pub fn new(worker: &'a Rc<Worker>, client: &'a Client, request: Request) -> Self {
+    pub fn new(worker: &'a Rc<Context>, client: &'a Client, request: Request) -> Self {
         let head = &request.head.request;
         let server = &worker.snapshot.config.server;
         let keep_alive = head.wants_keep_alive()

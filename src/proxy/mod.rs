@@ -6,8 +6,10 @@
 pub mod answer;
 pub mod body;
 pub mod connection;
+pub mod context;
 pub mod exchange;
 pub mod join;
 pub mod request_body;
 pub mod response;
+pub mod tables;
 pub mod tunnel;

@@ -7,8 +7,8 @@ use crate::buffer::{self, Buffer};
 use crate::clock;
 use crate::proxy::body::BodyFollower;
 use crate::proxy::connection::Client;
+use crate::proxy::context::Context;
 use crate::reason::Reason;
-use crate::server::worker::Worker;
 use crate::upstream::pool::Connection;
 
 /// Time spent waiting for a client's body before its average rate is looked at.
@@ -53,7 +53,7 @@ struct Meter {
 /// Sends what is left of a body: `buffer` holds the bytes that came already, `follower` knows how many belong to it, and
 /// `sent` payload bytes went out before. Gives back what the client sent behind the body.
 pub async fn pump(
-    worker: &Worker,
+    worker: &Context,
     client: &Client,
     backend: &Connection,
     progress: &Progress,
@@ -110,7 +110,7 @@ pub async fn pump(
 
 /// Sends the part of `buffer` that belongs to the body; gives back what does not.
 async fn forward(
-    worker: &Worker,
+    worker: &Context,
     backend: &Connection,
     follower: &mut BodyFollower,
     meter: &mut Meter,

@@ -14,9 +14,9 @@ use crate::http1::rewrite::{ResponseRewrite, response_bound, write_response};
 use crate::http1::{Method, Reject, Version};
 use crate::proxy::body::BodyFollower;
 use crate::proxy::connection::{Client, grow};
+use crate::proxy::context::{Context, Scratch};
 use crate::proxy::request_body::Progress;
 use crate::reason::Reason;
-use crate::server::worker::{Scratch, Worker};
 use crate::upstream::pool::Connection;
 
 /// Interim responses that are passed on before one exchange is given up: nobody sends more than a few.
@@ -102,7 +102,7 @@ impl From<Reject> for NoAnswer {
 
 /// One response on its way; what it needs lives here and not in its futures, which then stay small.
 pub struct Response<'a> {
-    worker: &'a Worker,
+    worker: &'a Context,
     client: &'a Client,
     backend: &'a Connection,
     head: &'a mut ResponseHead,
@@ -119,7 +119,7 @@ pub struct Response<'a> {
 impl<'a> Response<'a> {
     /// `buffer` is whatever the caller can spare.
     pub fn new(
-        worker: &'a Worker,
+        worker: &'a Context,
         client: &'a Client,
         backend: &'a Connection,
         head: &'a mut ResponseHead,

@@ -5,8 +5,8 @@
 
 use crate::buffer::{self, Buffer};
 use crate::clock::{self, Millis};
+use crate::proxy::context::Context;
 use crate::proxy::join;
-use crate::server::worker::Worker;
 use crate::wire::Wire;
 
 /// How a tunnel ended.
@@ -20,7 +20,7 @@ pub enum TunnelEnd {
 
 /// Moves bytes both ways; `from_client` and `from_backend` came right behind the handshake.
 pub async fn run(
-    worker: &Worker,
+    worker: &Context,
     client: &Wire,
     backend: &Wire,
     from_client: Buffer,
@@ -39,7 +39,7 @@ pub async fn run(
 }
 
 /// Moves bytes from one side to the other until the end; false if it was not a clean one. A failure ends both sides.
-async fn one_way(worker: &Worker, from: &Wire, to: &Wire, first: Buffer) -> bool {
+async fn one_way(worker: &Context, from: &Wire, to: &Wire, first: Buffer) -> bool {
     let clean = move_bytes(worker, from, to, first).await;
     if clean {
         to.transport().half_close();
@@ -50,7 +50,7 @@ async fn one_way(worker: &Worker, from: &Wire, to: &Wire, first: Buffer) -> bool
     clean
 }
 
-async fn move_bytes(worker: &Worker, from: &Wire, to: &Wire, mut first: Buffer) -> bool {
+async fn move_bytes(worker: &Context, from: &Wire, to: &Wire, mut first: Buffer) -> bool {
     let patience = worker.snapshot.config.timeouts.tunnel;
     if !to.write_all(&mut first, patience).await.is_ok() {
         return false;

@@ -6,18 +6,14 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::config::model::{ListenAddress, Server};
-use crate::transport::Transport;
-
-/// Bytes not yet sent that the kernel takes for one client before a write waits (`TCP_NOTSENT_LOWAT`): bounds what a
-/// client that does not read can hold.
-pub const NOTSENT_LOWAT: u32 = 128 * 1024;
+use crate::transport::{NOTSENT_LOWAT, Peer, Transport};
 
 /// Where a listener listens once it does: with the real port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,9 +37,6 @@ pub enum Listener {
     Tcp(std::net::TcpListener),
     Unix(UnixListener),
 }
-
-/// Who connected: nobody has an address on a Unix socket.
-pub type Peer = Option<IpAddr>;
 
 /// An accepted socket, not yet in any runtime; blocking.
 pub enum Accepted {

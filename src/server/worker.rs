@@ -1,26 +1,25 @@
 //! One worker: what all connections of one thread share, and the loops that accept, sweep and stop.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io;
-use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{self, Poll};
 use std::time::{Duration, Instant};
 
 use crate::buffer;
 use crate::clock;
-use crate::http1;
+use crate::event::Event;
 use crate::metrics::Shard;
+use crate::proxy::context::Context;
 use crate::proxy::{connection, join};
-use crate::server::event::Event;
 use crate::server::lifecycle::{Lifecycle, Stage};
-use crate::server::listener::{Accepted, Listener, Peer};
-use crate::server::tables::HeadTables;
+use crate::server::listener::{Accepted, Listener};
 use crate::server::wake::WakeStream;
 use crate::snapshot::Snapshot;
+use crate::transport::Peer;
 use crate::upstream::pool::Upstream;
 use crate::wire::{SWEEP_INTERVAL, Wires};
 
@@ -53,20 +52,13 @@ pub struct Capacity {
 
 /// The state of one worker, shared by its tasks.
 pub struct Worker {
-    pub snapshot: Arc<Snapshot>,
-    pub shard: Arc<Shard>,
-    pub wires: Rc<Wires>,
-    pub upstream: Upstream,
-    pub head_limits: http1::Limits,
+    context: Rc<Context>,
     lifecycle: Arc<Lifecycle>,
     capacity: Capacity,
     nonblocking: bool,
-    closing: Cell<bool>,
     clients: Cell<usize>,
     /// Rung when a client connection closes and when the worker begins to close.
     changed: Event,
-    pub heads: HeadTables,
-    scratch: RefCell<Vec<u8>>,
 }
 
 /// What became of a worker's connections.
@@ -93,41 +85,14 @@ impl Worker {
             capacity.max_idle,
             nonblocking,
         );
-        let head_limits = http1::Limits {
-            max_head_bytes: snapshot.config.http.max_head_bytes,
-            max_headers: snapshot.config.http.max_headers,
-        };
         Rc::new(Worker {
-            snapshot,
-            shard,
-            wires,
-            upstream,
-            head_limits,
+            context: Rc::new(Context::new(snapshot, shard, wires, upstream)),
             lifecycle,
             capacity,
             nonblocking,
-            closing: Cell::new(false),
             clients: Cell::new(0),
             changed: Event::default(),
-            heads: HeadTables::default(),
-            scratch: RefCell::default(),
         })
-    }
-
-    /// Whether every answer from now on is the last of its connection.
-    pub fn is_closing(&self) -> bool {
-        self.closing.get()
-    }
-
-    /// Lets `write` fill an empty vector that the worker keeps for this purpose.
-    pub fn rewrite_into_scratch(&self, write: impl FnOnce(&mut Vec<u8>)) -> Scratch<'_> {
-        let mut bytes = self.scratch.take();
-        bytes.clear();
-        write(&mut bytes);
-        Scratch {
-            bytes,
-            home: &self.scratch,
-        }
     }
 
     /// Accepts and serves until told to stop, then until the last exchange is answered or the time is up.
@@ -152,7 +117,7 @@ impl Worker {
         while self.lifecycle.stage() < Stage::Closing {
             wake.wait().await?;
         }
-        self.closing.set(true);
+        self.context.close();
         self.changed.ring();
         self.changed.until(|| accepting.get() == 0).await;
         Ok(self.wait_for_clients().await)
@@ -160,15 +125,15 @@ impl Worker {
 
     /// Idle connections live `shutdown.idle_grace` more, exchanges up to `shutdown.timeout`.
     async fn wait_for_clients(&self) -> WorkerEnd {
-        let shutdown = &self.snapshot.config.shutdown;
+        let shutdown = &self.context.snapshot.config.shutdown;
         let began = Instant::now();
         while self.clients.get() > 0 && began.elapsed() < shutdown.timeout {
             if began.elapsed() >= shutdown.idle_grace {
-                self.wires.expire_idle();
+                self.context.wires.expire_idle();
             }
             monoio::time::sleep(POLL_INTERVAL).await;
         }
-        self.upstream.close_idle();
+        self.context.upstream.close_idle();
         WorkerEnd {
             cut: self.clients.get(),
         }
@@ -176,7 +141,7 @@ impl Worker {
 
     /// Waits until one more client connection may be open, or the worker closes.
     async fn wait_for_room(&self) {
-        while !self.closing.get() {
+        while !self.context.is_closing() {
             let clients = self.lifecycle.clients();
             if clients
                 < self
@@ -187,12 +152,12 @@ impl Worker {
                 return;
             }
             if clients < self.capacity.max_connections {
-                self.wires.expire_longest_idle(EVICT_BATCH, clock::now());
+                self.context.wires.expire_longest_idle(EVICT_BATCH, clock::now());
             }
             let before = self.clients.get();
             let changed = self
                 .changed
-                .until(|| self.clients.get() < before || self.closing.get());
+                .until(|| self.clients.get() < before || self.context.is_closing());
             // Another worker's connections count too, and their end rings no event here.
             let _ = monoio::time::timeout(POLL_INTERVAL, changed).await;
         }
@@ -203,13 +168,13 @@ impl Worker {
         let transport = match accepted.into_transport(self.nonblocking) {
             Ok(transport) => transport,
             Err(error) => {
-                self.shard.accept_error();
+                self.context.shard.accept_error();
                 tracing::warn!(%error, "an accepted connection could not be used");
                 return;
             }
         };
         monoio::spawn(Served {
-            connection: connection::serve(self.clone(), transport, peer),
+            connection: connection::serve(self.context.clone(), transport, peer),
             open: OpenClient::new(self.clone()),
             peer,
         });
@@ -218,7 +183,7 @@ impl Worker {
 
 /// Accepts from one listener; once the worker closes, takes what still waits and closes the listener.
 async fn accept_until_closing(worker: &Rc<Worker>, listener: Listener, poll: ListenerPoll) {
-    let closing = worker.changed.until(|| worker.closing.get());
+    let closing = worker.changed.until(|| worker.context.is_closing());
     join::until_second(accept_loop(worker, &listener, &poll), closing, |()| true).await;
     let mut tries = 0;
     loop {
@@ -229,7 +194,10 @@ async fn accept_until_closing(worker: &Rc<Worker>, listener: Listener, poll: Lis
             // Out of descriptors: whoever only keeps a connection warm makes room for whoever waits.
             Err(_) if tries < CLOSING_TRIES => {
                 tries += 1;
-                worker.wires.expire_longest_idle(EVICT_BATCH, clock::now());
+                worker
+                    .context
+                    .wires
+                    .expire_longest_idle(EVICT_BATCH, clock::now());
                 monoio::time::sleep(ACCEPT_PAUSE_MIN).await;
             }
             Err(_) => break,
@@ -258,9 +226,12 @@ async fn accept_loop(worker: &Rc<Worker>, listener: &Listener, poll: &ListenerPo
                 // The client was gone before it was accepted.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    worker.shard.accept_error();
+                    worker.context.shard.accept_error();
                     tracing::warn!(%error, pause_ms = pause.as_millis() as u64, "accept failed; pausing");
-                    worker.wires.expire_longest_idle(EVICT_BATCH, clock::now());
+                    worker
+                        .context
+                        .wires
+                        .expire_longest_idle(EVICT_BATCH, clock::now());
                     monoio::time::sleep(pause).await;
                     pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
                     break;
@@ -276,8 +247,11 @@ async fn sweep(worker: Rc<Worker>) {
     loop {
         monoio::time::sleep(SWEEP_INTERVAL).await;
         let now = clock::now();
-        worker.wires.sweep(now);
-        worker.upstream.sweep(&worker.snapshot.config.upstream, now);
+        worker.context.wires.sweep(now);
+        worker
+            .context
+            .upstream
+            .sweep(&worker.context.snapshot.config.upstream, now);
         buffer::wake_waiting();
         sweeps += 1;
         if sweeps % SWEEPS_PER_TRIM == 0 {
@@ -315,7 +289,7 @@ impl OpenClient {
     fn new(worker: Rc<Worker>) -> Self {
         worker.clients.set(worker.clients.get() + 1);
         worker.lifecycle.client_opened();
-        worker.shard.connection_opened();
+        worker.context.shard.connection_opened();
         OpenClient(worker)
     }
 }
@@ -324,7 +298,7 @@ impl Drop for OpenClient {
     fn drop(&mut self) {
         self.0.clients.set(self.0.clients.get() - 1);
         self.0.lifecycle.client_closed();
-        self.0.shard.connection_closed();
+        self.0.context.shard.connection_closed();
         self.0.changed.ring();
     }
 }
@@ -341,7 +315,7 @@ struct Served<F> {
 impl<F: Future<Output = ()>> Future for Served<F> {
     type Output = ();
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
         // SAFETY: `connection` stays where it is until it drops with the task; the other fields are never pinned.
         let (connection, open, peer) = unsafe {
             let this = self.get_unchecked_mut();
@@ -349,30 +323,10 @@ impl<F: Future<Output = ()>> Future for Served<F> {
         };
         // What a panic may leave half done belongs to this connection alone, which ends here.
         catch_unwind(AssertUnwindSafe(|| connection.poll(cx))).unwrap_or_else(|_| {
-            open.0.shard.panic_caught();
+            open.0.context.shard.panic_caught();
             tracing::error!(client = %connection::PeerName(peer), "a connection was lost to a panic");
             Poll::Ready(())
         })
-    }
-}
-
-/// Bytes in a vector that goes back to its worker.
-pub struct Scratch<'a> {
-    bytes: Vec<u8>,
-    home: &'a RefCell<Vec<u8>>,
-}
-
-impl Deref for Scratch<'_> {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl Drop for Scratch<'_> {
-    fn drop(&mut self) {
-        self.home.replace(std::mem::take(&mut self.bytes));
     }
 }
 
@@ -424,7 +378,7 @@ mod tests {
             })
             .await;
             assert_eq!(worker.lifecycle.clients(), 0);
-            let totals = Snapshot::take(std::slice::from_ref(&worker.shard), &info(), |_| {
+            let totals = Snapshot::take(std::slice::from_ref(&worker.context.shard), &info(), |_| {
                 unreachable!("no backends")
             });
             assert_eq!(totals.workers[0].panics, 1);

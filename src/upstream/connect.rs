@@ -11,9 +11,8 @@ use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
 use crate::config::model::Upstream as Settings;
 use crate::reason::Reason;
-use crate::server::listener::NOTSENT_LOWAT;
 use crate::sys;
-use crate::transport::Transport;
+use crate::transport::{NOTSENT_LOWAT, Transport};
 use crate::upstream::backend::{Address, Backend};
 
 /// How long to wait before asking again when a Unix socket's queue is full or descriptors have run out.

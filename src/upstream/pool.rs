@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Millis;
 use crate::config::model::Upstream as Settings;
+use crate::event::Event;
 use crate::reason::Reason;
-use crate::server::event::Event;
 use crate::upstream::backend::{Backend, SocketCount};
 use crate::upstream::connect::{self, ConnectError};
 use crate::wire::{SWEEP_INTERVAL, WatchedWire, Wire, Wires};
