@@ -1,12 +1,19 @@
 //! Choosing a backend: pure functions over shared atomics. No I/O, no clock and no randomness of its own, no lock, so that
-//! the same code runs in the data path, in tests and in benches.
+//! the same code runs in the data path, in tests, in benches and in the simulator.
 
+pub mod breaker;
+pub mod latency;
 pub mod liveness;
+pub mod outcome;
+pub mod pick;
+pub mod pool;
 pub mod round_robin;
+pub mod shared;
 
 use round_robin::RoundRobin;
 
-use crate::config::model::StrategyKind;
+use crate::config::model::{self, StrategyKind};
+use pick::{Local, Member, Pick};
 
 /// What chooses within one pool of backends.
 #[derive(Debug)]
@@ -15,24 +22,19 @@ pub enum Strategy {
 }
 
 impl Strategy {
-    pub fn new(kind: StrategyKind) -> Self {
-        match kind {
+    /// What `settings` asks for, prepared for these backends.
+    pub fn new(settings: &model::Strategy, _members: &[Member]) -> Self {
+        match settings.kind {
             StrategyKind::RoundRobin => Strategy::RoundRobin(RoundRobin::default()),
+            _ => Strategy::RoundRobin(RoundRobin::default()),
         }
     }
 
-    /// The index of the backend for the next attempt among `backends` of which `eligible` says who may be chosen; none
-    /// if nobody is.
-    pub fn pick(&self, backends: usize, eligible: impl Fn(usize) -> bool) -> Option<usize> {
+    /// The position of the backend for the next attempt; none if there is no candidate.
+    #[inline]
+    pub fn pick(&self, pick: &Pick<'_>, local: &mut Local) -> Option<usize> {
         match self {
-            Strategy::RoundRobin(strategy) => strategy.pick(backends, eligible),
-        }
-    }
-
-    /// The type's name as it stands in the metrics.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Strategy::RoundRobin(_) => "round-robin",
+            Strategy::RoundRobin(strategy) => strategy.pick(pick, local),
         }
     }
 }

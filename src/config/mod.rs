@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use assembly::{Assembly, Slot, Written};
 
 pub use diagnostics::{Errors, Problem, render};
-pub use forms::{Refusal, parse_duration, parse_size};
+pub use forms::{Refusal, parse_duration, parse_size, strategy_name};
 pub use model::Config;
 pub use reference::reference;
 

@@ -30,6 +30,11 @@ pub struct Config {
     pub health_check: HealthCheck,
     pub circuit_breaker: CircuitBreaker,
     pub retry: Retry,
+    pub outlier: Outlier,
+    pub hedge: Hedge,
+    pub rate_limit: RateLimit,
+    pub admission: AdmissionControl,
+    pub sticky: Sticky,
 }
 
 /// Where a listener listens.
@@ -55,6 +60,8 @@ pub struct Server {
     pub max_connections: Option<usize>,
     /// Exchanges on one client connection before it is closed.
     pub max_requests_per_connection: Option<u64>,
+    /// Who may say on whose behalf it asks (`X-Forwarded-For`, `Forwarded`).
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// `[runtime]`
@@ -146,22 +153,67 @@ pub struct Upstream {
 }
 
 /// `[limits]`
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
     /// Bytes of pooled buffers over all workers; none: half of the cgroup's limit or of RAM.
     pub buffer_memory: Option<u64>,
+    /// Client connections from one address (IPv6: one /64), over all workers.
+    pub max_connections_per_ip: Option<u32>,
+    /// Exchanges in flight at one backend, over all workers.
+    pub max_inflight: Option<u32>,
+    /// Exchanges of one pool that may wait for a slot, over all workers.
+    pub queue: u32,
+    pub queue_timeout: Duration,
 }
 
 /// `[strategy]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Strategy {
     pub kind: StrategyKind,
+    /// Points per weight unit on the ring of `consistent_hash`.
     pub virtual_nodes: u32,
+    /// What `consistent_hash` and `maglev` hash.
+    pub key: HashKey,
+    /// No backend gets more than this times its share of what is in flight (hashing strategies); below 1: no bound.
+    pub max_load: f32,
+    /// Where `prequal` asks backends for their load; none: it uses weir's own counts.
+    pub probe_path: Option<String>,
+    /// Probes per request.
+    pub probe_rate: f32,
+    /// Of one worker.
+    pub probes_max_per_second: u32,
+    /// How long a backend that comes back takes to reach its whole weight; zero: at once.
+    pub slow_start: Duration,
+    /// `failover`: with fewer eligible ones in a tier, the next one joins.
+    pub tier_min: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StrategyKind {
     RoundRobin,
+    WeightedRoundRobin,
+    Random,
+    LeastConn,
+    P2c,
+    LeastResponse,
+    ConsistentHash,
+    Maglev,
+    Prequal,
+    Failover,
+}
+
+/// What of a request is hashed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashKey {
+    /// The client's address.
+    Ip,
+    Header(String),
+    Cookie(String),
+    /// The target, query included.
+    Uri,
+    Path,
+    /// One parameter of the query.
+    Query(String),
 }
 
 /// One `[[backends]]`
@@ -173,6 +225,10 @@ pub struct Backend {
     /// The url's authority unless given; unique.
     pub name: String,
     pub weight: u16,
+    /// Tier under `failover`: lower ones first.
+    pub priority: u16,
+    /// Takes part only where too few of the others are left.
+    pub backup: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -215,6 +271,10 @@ pub enum LogFormat {
 pub struct Admin {
     /// None: `"off"`.
     pub address: Option<ListenAddress>,
+    /// Holds the bearer token that every request must carry; needed where `address` is not loopback or a Unix socket.
+    pub token_file: Option<PathBuf>,
+    /// Host names that requests may carry, besides addresses and localhost.
+    pub hosts: Vec<String>,
 }
 
 /// `[observe]`
@@ -348,6 +408,75 @@ pub struct Retry {
     pub min_per_second: u32,
 }
 
+/// `[outlier]`: who is taken out by what its traffic shows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outlier {
+    /// Gateway failures in a row (no answer, 502, 503, 504).
+    pub consecutive_gateway: Option<u32>,
+    /// Failures of any kind in a row.
+    pub consecutive_5xx: Option<u32>,
+    /// Whether a success rate below the pool's mean less 1.9 standard deviations ejects.
+    pub success_rate: bool,
+    /// Requests per second of a backend below which its success rate is not judged.
+    pub min_volume: u32,
+    /// Times the pool's median latency that ejects.
+    pub latency_factor: Option<f32>,
+    /// The first ejection's length; the n-th one's is n times that.
+    pub base_ejection: Duration,
+    pub max_ejection_percent: u8,
+}
+
+/// `[hedge]`
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Hedge {
+    /// A second attempt for idempotent requests after the pool's 95th percentile.
+    pub enabled: bool,
+}
+
+/// `[rate_limit]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct RateLimit {
+    /// Requests per `per` of one key; none: no limit.
+    pub requests: Option<u32>,
+    pub per: Duration,
+    /// Requests that may come at once.
+    pub burst: u32,
+    pub key: RateKey,
+    /// Whom no limit holds.
+    pub exempt: Vec<IpNet>,
+    /// Keys that the table has room for.
+    pub max_keys: u32,
+}
+
+/// Whom a rate limit counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RateKey {
+    Ip,
+    Header(String),
+}
+
+/// `[admission]`: load shedding by queue delay.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdmissionControl {
+    /// The delay that may stand; none: off.
+    pub target: Option<Duration>,
+    /// How long it may be exceeded before anything is refused.
+    pub interval: Duration,
+}
+
+/// `[sticky]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sticky {
+    /// The cookie's name; none: off.
+    pub cookie: Option<String>,
+    /// Holds the key of the cookie's hash; none: a fixed one.
+    pub secret_file: Option<PathBuf>,
+    pub secure: bool,
+    /// None: until the browser closes.
+    pub max_age: Option<Duration>,
+    pub path: String,
+}
+
 impl Default for Server {
     fn default() -> Self {
         Server {
@@ -356,6 +485,7 @@ impl Default for Server {
             backlog: 4096,
             max_connections: None,
             max_requests_per_connection: None,
+            trusted_proxies: Vec::new(),
         }
     }
 }
@@ -422,6 +552,73 @@ impl Default for Strategy {
         Strategy {
             kind: StrategyKind::RoundRobin,
             virtual_nodes: 100,
+            key: HashKey::Ip,
+            max_load: 1.25,
+            probe_path: None,
+            probe_rate: 3.0,
+            probes_max_per_second: 500,
+            slow_start: Duration::ZERO,
+            tier_min: 1,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            buffer_memory: None,
+            max_connections_per_ip: None,
+            max_inflight: None,
+            queue: 1024,
+            queue_timeout: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Default for Outlier {
+    fn default() -> Self {
+        Outlier {
+            consecutive_gateway: Some(5),
+            consecutive_5xx: None,
+            success_rate: true,
+            min_volume: 100,
+            latency_factor: None,
+            base_ejection: Duration::from_secs(30),
+            max_ejection_percent: 50,
+        }
+    }
+}
+
+impl Default for RateLimit {
+    fn default() -> Self {
+        RateLimit {
+            requests: None,
+            per: Duration::from_secs(1),
+            burst: 200,
+            key: RateKey::Ip,
+            exempt: Vec::new(),
+            max_keys: 65_536,
+        }
+    }
+}
+
+impl Default for AdmissionControl {
+    fn default() -> Self {
+        AdmissionControl {
+            target: None,
+            interval: Duration::from_millis(100),
+        }
+    }
+}
+
+impl Default for Sticky {
+    fn default() -> Self {
+        Sticky {
+            cookie: None,
+            secret_file: None,
+            secure: false,
+            max_age: None,
+            path: "/".to_owned(),
         }
     }
 }
@@ -439,6 +636,8 @@ impl Default for Admin {
     fn default() -> Self {
         Admin {
             address: Some(ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 9070)))),
+            token_file: None,
+            hosts: Vec::new(),
         }
     }
 }

@@ -159,6 +159,8 @@ fn build(written: &Written) -> Option<Backend> {
         address: target.address.clone(),
         name: written.name()?.to_owned(),
         weight: written.draft.weight,
+        priority: 0,
+        backup: false,
     })
 }
 

@@ -67,7 +67,7 @@ pub fn log_serving(
     let pool = &snapshot.pool;
     tracing::info!(
         pool = pool.name,
-        strategy = pool.strategy.name(),
+        strategy = crate::config::strategy_name(snapshot.config.strategy.kind),
         backends = pool.backends.len(),
         "pool"
     );

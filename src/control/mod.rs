@@ -204,7 +204,7 @@ fn snapshot(config: Config, addresses: Vec<Vec<Address>>, internal: Vec<u8>) -> 
         vec![Address::Abstract(internal)],
     );
     Snapshot {
-        pool: Pool::new("default", config.strategy.kind, backends),
+        pool: Pool::new("default", &config, backends),
         internal: config.metrics.path.is_some().then(|| Arc::new(internal)),
         config,
     }
@@ -223,7 +223,7 @@ fn admin_state(
                 name: b.name.clone(),
             })
             .collect(),
-        algorithm: snapshot.pool.strategy.name().to_owned(),
+        algorithm: crate::config::strategy_name(snapshot.config.strategy.kind).to_owned(),
         started: Instant::now(),
     };
     let lifecycle = lifecycle.clone();
@@ -237,7 +237,7 @@ fn admin_state(
             Stage::Draining | Stage::Closing => Phase::Draining,
         }),
         backend: Box::new(move |index| BackendState {
-            healthy: snapshot.pool.probe_up.get(index),
+            healthy: snapshot.pool.is_eligible(index),
             eligible: snapshot.pool.is_eligible(index),
             in_flight: snapshot
                 .pool

@@ -6,6 +6,7 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::balance::pick::Local;
 use crate::http1;
 use crate::metrics::Shard;
 use crate::proxy::tables::HeadTables;
@@ -21,6 +22,7 @@ pub struct Context {
     pub upstream: Upstream,
     pub head_limits: http1::Limits,
     pub heads: HeadTables,
+    pub local: RefCell<Local>,
     closing: Cell<bool>,
     scratch: RefCell<Vec<u8>>,
 }
@@ -38,6 +40,7 @@ impl Context {
             upstream,
             head_limits,
             heads: HeadTables::default(),
+            local: RefCell::new(Local::new(fastrand::u64(..))),
             closing: Cell::new(false),
             scratch: RefCell::default(),
         }

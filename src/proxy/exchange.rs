@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::balance::pool::Ask;
 use crate::buffer::{self, Buffer};
 use crate::clock::{self, Millis};
 use crate::config::model::HostMode;
@@ -103,7 +104,13 @@ impl<'a> Exchange<'a> {
         {
             return Box::pin(self.refuse(Reason::BodyTooLarge)).await;
         }
-        match internal.or_else(|| snapshot.pool.pick()) {
+        let ask = Ask {
+            now: clock::now(),
+            key: None,
+            tried: &[],
+        };
+        let picked = internal.or_else(|| snapshot.pool.pick(&ask, &mut self.worker.local.borrow_mut()));
+        match picked {
             Some(backend) => self.serve(backend).await,
             None => Box::pin(self.refuse(Reason::NoBackend)).await,
         }

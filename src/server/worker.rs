@@ -334,7 +334,7 @@ impl<F: Future<Output = ()>> Future for Served<F> {
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::config::model::{DriverChoice, StrategyKind};
+    use crate::config::model::DriverChoice;
     use crate::metrics::{Info, Snapshot};
     use crate::server::driver::{Runtime, climb};
     use crate::snapshot::Pool;
@@ -349,8 +349,8 @@ mod tests {
 
     fn worker() -> Rc<Worker> {
         let snapshot = crate::snapshot::Snapshot {
+            pool: Pool::new("default", &Config::default(), Vec::new()),
             config: Config::default(),
-            pool: Pool::new("default", StrategyKind::RoundRobin, Vec::new()),
             internal: None,
         };
         let capacity = Capacity {

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
 
+use crate::balance::shared::Shared;
+
 /// One address that a backend answers on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
@@ -40,7 +42,8 @@ pub struct Backend {
     /// Tried in order, the last good one first.
     pub addresses: Vec<Address>,
     last_good: AtomicUsize,
-    in_flight: CachePadded<AtomicUsize>,
+    /// What picks know of it.
+    pub shared: Arc<Shared>,
     sockets: CachePadded<AtomicUsize>,
     /// Exchanges, over all workers, that wait for a socket to become free.
     waiting: CachePadded<AtomicUsize>,
@@ -55,7 +58,7 @@ impl Backend {
             authority,
             addresses,
             last_good: AtomicUsize::new(0),
-            in_flight: CachePadded::default(),
+            shared: Arc::default(),
             sockets: CachePadded::default(),
             waiting: CachePadded::default(),
         }
@@ -63,7 +66,7 @@ impl Backend {
 
     /// Exchanges under way, over all workers.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+        self.shared.in_flight() as usize
     }
 
     /// Open sockets, over all workers.
@@ -73,7 +76,7 @@ impl Backend {
 
     /// Counts one exchange until the result is dropped.
     pub fn enter(&self) -> InFlight<'_> {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.shared.begin(crate::clock::now());
         InFlight(self)
     }
 
@@ -121,7 +124,7 @@ pub struct InFlight<'a>(&'a Backend);
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.shared.end();
     }
 }
 

@@ -22,6 +22,7 @@ pub(super) use list::{List, at_commas};
 pub(super) use net::{IpForm, ListenForm, NetForm, overlap, show_listen};
 pub(super) use scalars::{Boolean, Integer, Optional, Text};
 pub(super) use strategy::StrategyForm;
+pub use strategy::strategy_name;
 pub(super) use units::{InMemory, Rate, Size, Time};
 pub use units::{parse_duration, parse_size};
 pub(super) use words::Words;

@@ -1,4 +1,4 @@
-//! The names of strategies: those of this version, and those that a configuration may already name.
+//! The names of strategies.
 
 use super::words::one_of;
 use super::{Bad, Form, Refusal, parsed, toml_string};
@@ -6,19 +6,27 @@ use crate::config::model::StrategyKind;
 use crate::config::node::Node;
 use crate::config::suggest::nearest;
 
-/// Every strategy by its name; those without a kind are refused, never replaced by another. `-` and `_` are the same.
-const STRATEGIES: &[(&str, Option<StrategyKind>)] = &[
-    ("round-robin", Some(StrategyKind::RoundRobin)),
-    ("weighted-round-robin", None),
-    ("random", None),
-    ("least-conn", None),
-    ("least-response", None),
-    ("p2c", None),
-    ("consistent_hash", None),
-    ("maglev", None),
-    ("prequal", None),
-    ("failover", None),
+/// Every strategy by its name. `-` and `_` are the same.
+const STRATEGIES: &[(&str, StrategyKind)] = &[
+    ("round-robin", StrategyKind::RoundRobin),
+    ("weighted-round-robin", StrategyKind::WeightedRoundRobin),
+    ("random", StrategyKind::Random),
+    ("least-conn", StrategyKind::LeastConn),
+    ("p2c", StrategyKind::P2c),
+    ("least-response", StrategyKind::LeastResponse),
+    ("consistent_hash", StrategyKind::ConsistentHash),
+    ("maglev", StrategyKind::Maglev),
+    ("prequal", StrategyKind::Prequal),
+    ("failover", StrategyKind::Failover),
 ];
+
+/// The name of a strategy, as it stands in configurations, logs and metrics.
+pub fn strategy_name(kind: StrategyKind) -> &'static str {
+    STRATEGIES
+        .iter()
+        .find(|(_, known)| *known == kind)
+        .map_or("", |(name, _)| name)
+}
 
 /// A strategy of this version.
 pub(in crate::config) struct StrategyForm;
@@ -37,14 +45,7 @@ impl Form for StrategyForm {
                 .iter()
                 .find(|(name, _)| name.replace('_', "-") == asked);
             match found {
-                Some((_, Some(kind))) => Ok(*kind),
-                Some((_, None)) => {
-                    let reason = format!(
-                        "is not available in this version; available: {}",
-                        available().join(", ")
-                    );
-                    Err(Refusal::new(reason))
-                }
+                Some((_, kind)) => Ok(*kind),
                 None => {
                     let reason = format!("is not a strategy; available: {}", available().join(", "));
                     let near = nearest(text, STRATEGIES.iter().map(|(name, _)| *name));
@@ -58,18 +59,10 @@ impl Form for StrategyForm {
     }
 
     fn show(&self, value: &StrategyKind) -> String {
-        let name = STRATEGIES
-            .iter()
-            .find(|(_, kind)| *kind == Some(*value))
-            .map_or("", |(name, _)| name);
-        toml_string(name)
+        toml_string(strategy_name(*value))
     }
 }
 
 fn available() -> Vec<&'static str> {
-    STRATEGIES
-        .iter()
-        .filter(|(_, kind)| kind.is_some())
-        .map(|(name, _)| *name)
-        .collect()
+    STRATEGIES.iter().map(|(name, _)| *name).collect()
 }

@@ -1,0 +1,99 @@
+//! What a strategy may look at for one pick, and what a worker keeps for its picks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::liveness::Candidates;
+use super::shared::Shared;
+use crate::clock::Millis;
+
+/// The least share of its weight that a backend has at the start of its ramp.
+const RAMP_FLOOR: f32 = 0.05;
+
+/// One backend of a pool, by its position.
+#[derive(Clone, Debug)]
+pub struct Member {
+    pub shared: Arc<Shared>,
+    /// What hashing strategies know it by, whatever its position: its address as configured.
+    pub identity: Box<str>,
+    pub weight: u16,
+    /// Tier under `failover`: lower ones first.
+    pub priority: u16,
+    /// Takes part only where too few of the others are left.
+    pub backup: bool,
+    inverse_weight: f32,
+}
+
+impl Member {
+    pub fn new(shared: Arc<Shared>, identity: &str, weight: u16) -> Self {
+        Member {
+            shared,
+            identity: identity.into(),
+            weight,
+            priority: 0,
+            backup: false,
+            inverse_weight: 1.0 / f32::from(weight.max(1)),
+        }
+    }
+
+    pub fn in_tier(mut self, priority: u16, backup: bool) -> Self {
+        self.priority = priority;
+        self.backup = backup;
+        self
+    }
+}
+
+/// One pick.
+#[derive(Debug)]
+pub struct Pick<'a> {
+    pub members: &'a [Member],
+    pub candidates: Candidates<'a>,
+    pub now: Millis,
+    /// The hash of what the request is known by; none: it has no key.
+    pub key: Option<u64>,
+    /// The length of the ramp, while somebody is on it.
+    pub slow_start: Option<Duration>,
+}
+
+impl Pick<'_> {
+    /// The share of its weight that a backend has now: 1 unless it is ramping up.
+    #[inline]
+    pub fn ramp(&self, index: usize) -> f32 {
+        let Some(length) = self.slow_start else {
+            return 1.0;
+        };
+        match self.members[index].shared.ramp_from() {
+            None => 1.0,
+            Some(from) => {
+                let share = (self.now - from).as_secs_f32() / length.as_secs_f32().max(0.001);
+                share.clamp(RAMP_FLOOR, 1.0)
+            }
+        }
+    }
+
+    /// What one attempt more would make of a backend's attempts in flight over its weight.
+    #[inline]
+    pub fn load(&self, index: usize) -> f32 {
+        let member = &self.members[index];
+        let load = (member.shared.in_flight() + 1) as f32 * member.inverse_weight;
+        if self.slow_start.is_none() {
+            load
+        } else {
+            load / self.ramp(index)
+        }
+    }
+}
+
+/// What one worker (or one load balancer of the simulator) keeps for itself between picks.
+#[derive(Debug)]
+pub struct Local {
+    pub random: fastrand::Rng,
+}
+
+impl Local {
+    pub fn new(seed: u64) -> Self {
+        Local {
+            random: fastrand::Rng::with_seed(seed),
+        }
+    }
+}

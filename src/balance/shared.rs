@@ -1,0 +1,134 @@
+//! What all workers know of one backend together. It lives as long as the backend, over every reload.
+//!
+//! Lines are apart by who writes them: what every attempt writes, what only changes of state write.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crossbeam_utils::CachePadded;
+
+use super::breaker::Breaker;
+use super::latency::Latency;
+use crate::clock::Millis;
+
+/// The atomics of one backend.
+#[derive(Debug, Default)]
+pub struct Shared {
+    hot: CachePadded<Hot>,
+    condition: CachePadded<Condition>,
+    pub breaker: CachePadded<Breaker>,
+}
+
+/// Written by every attempt.
+#[derive(Debug, Default)]
+struct Hot {
+    in_flight: AtomicU32,
+    /// When an attempt last began, in milliseconds; 0: never.
+    asked: AtomicU64,
+    /// When something last came back.
+    answered: AtomicU64,
+    latency: Latency,
+}
+
+/// Written when a backend's state changes.
+#[derive(Debug, Default)]
+struct Condition {
+    flags: AtomicU32,
+    /// When it began to take traffic again, in milliseconds; 0: it is not ramping up.
+    ramp_from: AtomicU64,
+}
+
+/// One reason why a backend may be left out; a set of them is a `u32`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Flag {
+    /// The health thread says down.
+    ProbeDown = 1,
+    /// Nobody listens there: a refused connect, or a connect time-out that a probe confirmed.
+    Dead = 2,
+    /// Out by what its traffic showed, until a trial.
+    Ejected = 4,
+    /// Its breaker is open and no trial may go.
+    Broken = 8,
+    /// By the operator: what sticks to it may go on.
+    Draining = 16,
+    /// By the operator: nothing goes there.
+    Maintenance = 32,
+}
+
+impl Shared {
+    /// Attempts under way, over all workers.
+    #[inline]
+    pub fn in_flight(&self) -> u32 {
+        self.hot.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// An attempt begins. To be followed by one [`Shared::end`].
+    #[inline]
+    pub fn begin(&self, now: Millis) {
+        self.hot.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.hot.asked.store(now.0, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub fn end(&self) {
+        self.hot.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// When an attempt last began; zero if never.
+    #[inline]
+    pub fn asked(&self) -> Millis {
+        Millis(self.hot.asked.load(Ordering::Relaxed))
+    }
+
+    /// Something came back.
+    #[inline]
+    pub fn set_answered(&self, now: Millis) {
+        self.hot.answered.store(now.0, Ordering::Relaxed);
+    }
+
+    /// When something last came back; zero if never.
+    pub fn answered(&self) -> Millis {
+        Millis(self.hot.answered.load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    pub fn latency(&self) -> &Latency {
+        &self.hot.latency
+    }
+
+    /// Reasons to leave it out, as bits of [`Flag`].
+    #[inline]
+    pub fn flags(&self) -> u32 {
+        self.condition.flags.load(Ordering::Acquire)
+    }
+
+    #[inline]
+    pub fn has(&self, flag: Flag) -> bool {
+        self.flags() & flag as u32 != 0
+    }
+
+    /// Sets or clears a flag; says whether that changed it.
+    pub fn set(&self, flag: Flag, value: bool) -> bool {
+        let bit = flag as u32;
+        let before = if value {
+            self.condition.flags.fetch_or(bit, Ordering::AcqRel)
+        } else {
+            self.condition.flags.fetch_and(!bit, Ordering::AcqRel)
+        };
+        (before & bit != 0) != value
+    }
+
+    /// When it began to take traffic again; none: it has its whole weight.
+    #[inline]
+    pub fn ramp_from(&self) -> Option<Millis> {
+        match self.condition.ramp_from.load(Ordering::Relaxed) {
+            0 => None,
+            since => Some(Millis(since)),
+        }
+    }
+
+    pub fn set_ramp(&self, from: Option<Millis>) {
+        let since = from.map_or(0, |from| from.0.max(1));
+        self.condition.ramp_from.store(since, Ordering::Relaxed);
+    }
+}
