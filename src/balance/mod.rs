@@ -2,6 +2,7 @@
 //! the same code runs in the data path, in tests, in benches and in the simulator.
 
 pub mod breaker;
+mod gate;
 pub mod latency;
 pub mod liveness;
 pub mod outcome;
@@ -9,6 +10,11 @@ pub mod pick;
 pub mod pool;
 pub mod round_robin;
 pub mod shared;
+mod sync;
+mod window;
+
+#[cfg(test)]
+mod tests;
 
 use round_robin::RoundRobin;
 
