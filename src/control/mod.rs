@@ -4,6 +4,7 @@
 //! never wait for it.
 
 mod facts;
+mod operator;
 mod resolve;
 mod signals;
 mod snapshots;
@@ -20,16 +21,18 @@ use crate::admin;
 use crate::admin::{Phase, Surface};
 use crate::cli::{exit, ready_file};
 use crate::config::model::{Config, ListenAddress};
+use crate::control::operator::Operator;
 use crate::metrics::{BackendInfo, BackendState, Info, Shard};
 use crate::server::lifecycle::{Lifecycle, Stage};
 use crate::server::listener::{self, BindError, BoundAddress, Listener, ListenerSet};
 use crate::snapshot::{Published, Snapshot};
 use crate::sys;
 
+pub use operator::Reread;
 pub use resolve::{ResolveError, resolve_all};
 
 /// What `run` takes besides the configuration.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub struct Options {
     /// Gets pid and actual addresses as JSON once weir serves.
     pub ready_file: Option<PathBuf>,
@@ -37,6 +40,8 @@ pub struct Options {
     pub notices: Vec<String>,
     /// Where the configuration came from, for the log.
     pub source: Option<String>,
+    /// Reads the configuration again; none: it is in no file.
+    pub reread: Option<Reread>,
 }
 
 /// Why weir did not come up.
@@ -85,7 +90,7 @@ pub fn serve(config: Config, options: Options) -> ExitCode {
     }
 }
 
-async fn run(config: Config, options: Options) -> Result<u8, StartError> {
+async fn run(config: Config, mut options: Options) -> Result<u8, StartError> {
     let mut signals = signals::Signals::new()?;
     let open_files = sys::raise_open_files()?;
     let cores = workers::cores(&config.runtime).map_err(StartError::Configuration)?;
@@ -124,6 +129,12 @@ async fn run(config: Config, options: Options) -> Result<u8, StartError> {
     crew.wait_until_ready().await?;
     lifecycle.advance(Stage::Serving);
 
+    let operator = Arc::new(Operator::new(
+        published.clone(),
+        maker,
+        options.reread.take(),
+        Box::new(|_| {}),
+    ));
     let state = Arc::new(admin_state(&snapshot, &lifecycle, shards));
     let (admin_address, observe_address) = (side.admin_address(), side.observe_address());
     let (closing, closed) = tokio::sync::watch::channel(());
@@ -153,7 +164,12 @@ async fn run(config: Config, options: Options) -> Result<u8, StartError> {
         ready_file::write(path, &content)?;
     }
 
-    let stopped = stop::wait(&mut signals, &mut crew, &lifecycle, &snapshot.config.shutdown).await;
+    let reload = || {
+        let operator = operator.clone();
+        // The answer is in the log.
+        tokio::spawn(async move { operator.reload().await.is_ok() });
+    };
+    let stopped = stop::wait(&mut signals, &mut crew, &lifecycle, &published, reload).await;
     drop(closing);
     // Whoever asked twice does not wait for the admin API's last answers either.
     while !stopped.at_once && side_servers.join_next().await.is_some() {}

@@ -146,6 +146,8 @@ impl Pool {
 #[derive(Debug)]
 pub struct Snapshot {
     pub config: Config,
+    /// The same without what was set at run time.
+    pub written: Config,
     pub head_limits: http1::Limits,
     pub retry: RetryRules,
     /// How long one attempt may take to connect, and its backend to answer.
@@ -171,8 +173,15 @@ impl Snapshot {
             retry,
             pool,
             internal,
+            written: config.clone(),
             config,
         }
+    }
+
+    /// Of a configuration to which something was added at run time.
+    pub fn with_written(mut self, written: Config) -> Self {
+        self.written = written;
+        self
     }
 }
 
