@@ -26,6 +26,8 @@ pub struct Shared {
 #[derive(Debug, Default)]
 struct Hot {
     in_flight: AtomicU32,
+    /// Those of them whose head has come and whose body, or tunnel, goes on.
+    streaming: AtomicU32,
     /// When an attempt last began, in milliseconds; 0: never.
     asked: AtomicU64,
     /// When something last came back.
@@ -45,8 +47,6 @@ struct Condition {
     held: AtomicU64,
     /// A worker asks for a probe at once.
     probe_asked: AtomicBool,
-    /// When a reason to leave it out last came or went.
-    since: AtomicU64,
 }
 
 /// One reason why a backend may be left out; a set of them is a `u32`.
@@ -88,6 +88,18 @@ impl Shared {
     #[inline]
     pub fn end(&self) {
         self.hot.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Attempts whose response head is awaited.
+    pub fn waiting(&self) -> u32 {
+        let streaming = self.hot.streaming.load(Ordering::Relaxed);
+        self.in_flight().saturating_sub(streaming)
+    }
+
+    /// A body or a tunnel goes on, until the result drops.
+    pub fn stream(&self) -> Streaming<'_> {
+        self.hot.streaming.fetch_add(1, Ordering::Relaxed);
+        Streaming(self)
     }
 
     /// When an attempt last began; zero if never.
@@ -173,5 +185,15 @@ impl Shared {
     /// Whether somebody asked for a probe since the last call. For the health thread.
     pub fn take_probe_request(&self) -> bool {
         self.condition.probe_asked.swap(false, Ordering::AcqRel)
+    }
+}
+
+/// One attempt whose head has come and whose body, or tunnel, goes on.
+#[derive(Debug)]
+pub struct Streaming<'a>(&'a Shared);
+
+impl Drop for Streaming<'_> {
+    fn drop(&mut self) {
+        self.0.hot.streaming.fetch_sub(1, Ordering::Relaxed);
     }
 }

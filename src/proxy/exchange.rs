@@ -301,6 +301,7 @@ impl<'a> Exchange<'a> {
     async fn tunnel(&mut self, connection: Connection, behind: Buffer) -> After {
         connection.set_limit(Millis::NEVER);
         self.client.set_write_limit(Millis::NEVER);
+        let _streaming = connection.backend().shared.stream();
         let from_client = std::mem::replace(&mut self.request.inbound.buffer, Buffer::none());
         // A tunnel lives long; it takes memory only while bytes move.
         self.request.inbound.admission = None;
@@ -317,6 +318,9 @@ impl<'a> Exchange<'a> {
         match end {
             PumpEnd::Refused(reason) => self.refuse(reason).await,
             _ => {
+                if std::mem::take(&mut self.on_budget) {
+                    self.worker.local.borrow_mut().budget.give_back(clock::now());
+                }
                 self.worker.shard.client_abort();
                 After::Abort
             }
@@ -398,8 +402,13 @@ impl<'a> Exchange<'a> {
         // How long a client takes to read is not the backend's.
         let to_head = self.head_at.take().map_or(took, |at| at - placed.started);
         placed.settle(outcome, to_head);
-        if std::mem::take(&mut self.on_budget) && !outcome.is_failure() {
-            self.worker.local.borrow_mut().budget.give_back(clock::now());
+        if std::mem::take(&mut self.on_budget) {
+            let mut local = self.worker.local.borrow_mut();
+            if outcome.is_failure() {
+                local.budget.lost();
+            } else {
+                local.budget.give_back(clock::now());
+            }
         }
     }
 
