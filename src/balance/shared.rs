@@ -85,6 +85,22 @@ impl Shared {
         self.hot.asked.store(now.0, Ordering::Relaxed);
     }
 
+    /// [`begin`](Self::begin), if fewer than `max` attempts are under way.
+    #[inline]
+    #[must_use]
+    pub fn try_begin(&self, now: Millis, max: u32) -> bool {
+        let more = |count| (count < max).then_some(count + 1);
+        let begun = self
+            .hot
+            .in_flight
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, more)
+            .is_ok();
+        if begun {
+            self.hot.asked.store(now.0, Ordering::Relaxed);
+        }
+        begun
+    }
+
     #[inline]
     pub fn end(&self) {
         self.hot.in_flight.fetch_sub(1, Ordering::Relaxed);
