@@ -2,7 +2,7 @@
 //!
 //! Lines are apart by who writes them: what every attempt writes, what only changes of state write.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 
@@ -35,6 +35,8 @@ struct Condition {
     flags: AtomicU32,
     /// When it began to take traffic again, in milliseconds; 0: it is not ramping up.
     ramp_from: AtomicU64,
+    /// Somebody wants the health thread to look at once.
+    probe_now: AtomicBool,
 }
 
 /// One reason why a backend may be left out; a set of them is a `u32`.
@@ -125,6 +127,20 @@ impl Shared {
             0 => None,
             since => Some(Millis(since)),
         }
+    }
+
+    /// Asks for a probe at once; says whether nobody had. Whoever was the first wakes the health thread.
+    #[inline]
+    pub fn ask_probe(&self) -> bool {
+        // Looking first keeps the line shared among workers that all see the same backend fail.
+        !self.condition.probe_now.load(Ordering::Relaxed)
+            && !self.condition.probe_now.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether somebody asked since the last call. The health thread's.
+    pub fn take_probe_request(&self) -> bool {
+        self.condition.probe_now.load(Ordering::Relaxed)
+            && self.condition.probe_now.swap(false, Ordering::AcqRel)
     }
 
     pub fn set_ramp(&self, from: Option<Millis>) {

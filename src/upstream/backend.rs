@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crossbeam_utils::CachePadded;
 
 use crate::balance::shared::Shared;
+use crate::upstream::probes::Probes;
 
 /// One address that a backend answers on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub struct Backend {
     last_good: AtomicUsize,
     /// What picks know of it.
     pub shared: Arc<Shared>,
+    /// What the health thread saw.
+    pub probes: Probes,
     sockets: CachePadded<AtomicUsize>,
     /// Exchanges, over all workers, that wait for a socket to become free.
     waiting: CachePadded<AtomicUsize>,
@@ -59,6 +62,7 @@ impl Backend {
             addresses,
             last_good: AtomicUsize::new(0),
             shared: Arc::default(),
+            probes: Probes::default(),
             sockets: CachePadded::default(),
             waiting: CachePadded::default(),
         }
