@@ -4,6 +4,7 @@
 //! never wait for it.
 
 mod facts;
+mod health;
 mod resolve;
 mod signals;
 mod stop;
@@ -110,6 +111,18 @@ async fn run(config: Config, options: Options) -> Result<u8, StartError> {
     let lifecycle = Arc::new(Lifecycle::default());
 
     let bound: Vec<BoundAddress> = sets.iter().map(|set| set.address.clone()).collect();
+    let (admin_address, observe_address) = (side.admin_address(), side.observe_address());
+    let socket_files = || bound.iter().chain(&admin_address).chain(&observe_address);
+    let mut health = health::start(&snapshot)?;
+    // Whoever connects meanwhile waits in the listeners' queues: nobody is refused, and nobody meets a dead backend.
+    tokio::select! {
+        known = health.first_round() => known?,
+        signal = signals.next() => {
+            tracing::info!(signal, "stopped while backends were probed for the first time");
+            remove_socket_files(socket_files());
+            return Ok(exit::ANSWERED);
+        }
+    }
     let mut crew = workers::start(
         &snapshot,
         &lifecycle,
@@ -122,7 +135,6 @@ async fn run(config: Config, options: Options) -> Result<u8, StartError> {
     lifecycle.advance(Stage::Serving);
 
     let state = Arc::new(admin_state(&snapshot, &lifecycle, shards));
-    let (admin_address, observe_address) = (side.admin_address(), side.observe_address());
     let (closing, closed) = tokio::sync::watch::channel(());
     let mut side_servers = side.serve(&state, &closed);
     side_servers.spawn(admin::serve(
@@ -154,7 +166,7 @@ async fn run(config: Config, options: Options) -> Result<u8, StartError> {
     drop(closing);
     // Whoever asked twice does not wait for the admin API's last answers either.
     while !stopped.at_once && side_servers.join_next().await.is_some() {}
-    remove_socket_files(bound.iter().chain(&admin_address).chain(&observe_address));
+    remove_socket_files(socket_files());
     Ok(stopped.code)
 }
 

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::probe::{Check, Failure, Report, probe};
 use super::schedule::{Id, Schedule, Started};
 use super::verdict::{Change, Finding, Machine, Rules, Verdict};
-use super::{Inbox, Plan, ProbeTarget, TICK};
+use super::{Inbox, Plan, ProbeTarget, Rounds, TICK};
 use crate::buffer;
 use crate::clock::{self, Millis};
 use crate::config::model::{HealthCheckKind, HealthStart};
@@ -71,14 +71,14 @@ pub(super) struct Checker {
     next_id: u64,
     under_way: usize,
     round: Option<Round>,
-    rounds: watch::Sender<u64>,
+    rounds: watch::Sender<Rounds>,
     news: Rc<News>,
     nonblocking: bool,
     complained: Option<Millis>,
 }
 
 impl Checker {
-    pub(super) fn new(plan: Plan, rounds: watch::Sender<u64>, nonblocking: bool) -> Self {
+    pub(super) fn new(plan: Plan, rounds: watch::Sender<Rounds>, nonblocking: bool) -> Self {
         let mut random = Rng::new();
         let now = clock::now();
         let schedule = Schedule::new(plan.pace, &mut random);
@@ -235,7 +235,7 @@ impl Checker {
                 let report = AssertUnwindSafe(probe(&check, &backend, nonblocking))
                     .catch_unwind()
                     .await
-                    .unwrap_or_else(|_| Report {
+                    .unwrap_or(Report {
                         took: Duration::ZERO,
                         status: None,
                         failure: Some(Failure::Panicked),
@@ -274,15 +274,16 @@ impl Checker {
             tracing::warn!(backend = name, why, "probes cannot be made");
         }
         let change = entry.machine.observe(finding, started.asked, self.rules);
-        if let Some(change) = change {
-            log(name, change, &why);
-        }
         if let Some(verdict) = entry
             .machine
             .verdict()
             .filter(|_| change.is_some() || started.asked)
         {
             entry.tell(verdict, now);
+        }
+        // Whoever reads the line finds it true.
+        if let Some(change) = change {
+            log(name, change, &why);
         }
         let changing = entry.machine.is_changing();
         self.schedule.finish(started.id, now, changing, &mut self.random);
@@ -308,7 +309,7 @@ impl Checker {
             );
         }
         // Nobody waits any more: weir is stopping.
-        let _ = self.rounds.send(round.plan);
+        let _ = self.rounds.send(Ok(round.plan));
     }
 }
 

@@ -98,11 +98,13 @@ struct Inbox {
 pub struct HealthHandle {
     inbox: Arc<Mutex<Inbox>>,
     wake: Arc<WakeHandle>,
-    /// The number of the last plan whose first round is over.
-    rounds: watch::Receiver<u64>,
+    rounds: watch::Receiver<Rounds>,
     plans: u64,
     thread: Option<JoinHandle<()>>,
 }
+
+/// The number of the last plan whose first round is over; or why the thread has ended.
+type Rounds = Result<u64, String>;
 
 /// Everything that the thread takes with it.
 struct Setup {
@@ -110,38 +112,42 @@ struct Setup {
     driver: DriverChoice,
     inbox: Arc<Mutex<Inbox>>,
     wake: WakeReceiver,
-    rounds: watch::Sender<u64>,
+    rounds: watch::Sender<Rounds>,
     tick: Box<dyn FnMut(Millis) + Send>,
 }
 
 /// Starts the thread. `tick` is called there every [`TICK`], also when nothing is probed.
 ///
 /// # Errors
-/// The system refuses a thread or an eventfd. A driver that is refused ends the thread, which the log says and
-/// [`HealthHandle::first_round`].
+/// The system refuses a thread or an eventfd. A driver that is refused ends the thread, which
+/// [`HealthHandle::first_round`] says.
 pub fn start(
     plan: Plan,
     driver: DriverChoice,
     tick: Box<dyn FnMut(Millis) + Send>,
 ) -> io::Result<HealthHandle> {
     let (handle, receiver) = wake_pair()?;
-    let (sender, rounds) = watch::channel(0);
+    let (sender, rounds) = watch::channel(Ok(0));
     let inbox = Arc::new(Mutex::new(Inbox::default()));
     let setup = Setup {
         plan,
         driver,
         inbox: inbox.clone(),
         wake: receiver,
-        rounds: sender,
+        rounds: sender.clone(),
         tick,
     };
-    let thread = thread::Builder::new().name("weir-health".to_owned()).spawn(|| {
-        let result = catch_unwind(AssertUnwindSafe(|| run(setup)))
-            .unwrap_or_else(|_| Err(io::Error::other("the thread panicked")));
-        if let Err(error) = result {
-            tracing::error!(%error, "the health thread ended; what it said last stays");
-        }
-    })?;
+    let thread = thread::Builder::new()
+        .name("weir-health".to_owned())
+        .spawn(move || {
+            let result = catch_unwind(AssertUnwindSafe(|| run(setup)))
+                .unwrap_or_else(|_| Err(io::Error::other("the thread panicked")));
+            if let Err(error) = result {
+                tracing::error!(%error, "the health thread ended; what it said last stays");
+                // The control thread may have gone as well.
+                let _ = sender.send(Err(error.to_string()));
+            }
+        })?;
     Ok(HealthHandle {
         inbox,
         wake: Arc::new(handle),
@@ -179,14 +185,15 @@ impl HealthHandle {
     /// Waits until everybody in the last plan has a first result, under `start = "check"`; no longer than one time-out.
     ///
     /// # Errors
-    /// The thread has ended; the log says why.
+    /// The thread has ended, with the reason.
     pub async fn first_round(&mut self) -> io::Result<()> {
         let wanted = self.plans;
-        self.rounds
-            .wait_for(|over| *over >= wanted)
-            .await
-            .map(drop)
-            .map_err(|_| io::Error::other("the health thread ended"))
+        let over = |rounds: &Rounds| rounds.as_ref().map_or(true, |over| *over >= wanted);
+        match self.rounds.wait_for(over).await.as_deref() {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(io::Error::other(format!("health thread: {error}"))),
+            Err(_) => Err(io::Error::other("the health thread ended")),
+        }
     }
 }
 

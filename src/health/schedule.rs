@@ -179,7 +179,7 @@ impl Entry {
 fn at_point(pace: Pace, point: u32, earliest: Millis, random: &mut Rng) -> Millis {
     let interval = millis(pace.interval);
     // Less than the interval, so it fits.
-    let phase = (u128::from(interval) * u128::from(point) >> 32) as u64;
+    let phase = ((u128::from(interval) * u128::from(point)) >> 32) as u64;
     let rounds = earliest.0.saturating_sub(phase).div_ceil(interval);
     jittered(
         Millis(phase.saturating_add(rounds.saturating_mul(interval))),
