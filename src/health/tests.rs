@@ -16,7 +16,7 @@ use crate::clock::Millis;
 use crate::config::Config;
 use crate::config::model::{DriverChoice, HealthCheckKind, HealthStart, StatusRange};
 use crate::server::driver::{Runtime, climb};
-use crate::upstream::backend::{Address, Backend};
+use crate::upstream::backend::{Address, Backend, Slots};
 
 /// Nothing here takes longer.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -122,7 +122,8 @@ fn closed() -> SocketAddr {
 
 fn backend_at(name: &str, addresses: Vec<Address>) -> Arc<Backend> {
     let (url, authority) = (format!("http://{name}"), format!("{name}.test:80"));
-    Arc::new(Backend::new(0, name.to_owned(), url, authority, addresses))
+    let slot = Slots::default().take();
+    Arc::new(Backend::new(slot, name.to_owned(), url, authority, addresses, 1))
 }
 
 fn backend(name: &str, address: SocketAddr) -> Arc<Backend> {
