@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::liveness::Candidates;
+use super::prequal::ProbePool;
 use super::shared::Shared;
 use crate::clock::Millis;
 
@@ -62,7 +63,11 @@ impl Pick<'_> {
         let Some(length) = self.slow_start else {
             return 1.0;
         };
-        match self.members[index].shared.ramp_from() {
+        match self
+            .members
+            .get(index)
+            .and_then(|member| member.shared.ramp_from())
+        {
             None => 1.0,
             Some(from) => {
                 let share = (self.now - from).as_secs_f32() / length.as_secs_f32().max(0.001);
@@ -71,16 +76,38 @@ impl Pick<'_> {
         }
     }
 
+    /// Attempts of a backend under way, over all workers.
+    #[inline]
+    pub fn in_flight(&self, index: usize) -> u32 {
+        self.members
+            .get(index)
+            .map_or(0, |member| member.shared.in_flight())
+    }
+
+    /// A backend's weight as it counts now: less while it ramps up.
+    #[inline]
+    pub fn weight(&self, index: usize) -> f32 {
+        let weight = self.members.get(index).map_or(0, |member| member.weight);
+        f32::from(weight) * self.ramp(index)
+    }
+
     /// What one attempt more would make of a backend's attempts in flight over its weight.
     #[inline]
     pub fn load(&self, index: usize) -> f32 {
-        let member = &self.members[index];
-        let load = (member.shared.in_flight() + 1) as f32 * member.inverse_weight;
+        let load = self.bare_load(index);
         if self.slow_start.is_none() {
             load
         } else {
             load / self.ramp(index)
         }
+    }
+
+    /// [`Pick::load`] as if nobody was ramping up.
+    #[inline]
+    pub fn bare_load(&self, index: usize) -> f32 {
+        self.members.get(index).map_or(f32::INFINITY, |member| {
+            (member.shared.in_flight() + 1) as f32 * member.inverse_weight
+        })
     }
 }
 
@@ -88,12 +115,15 @@ impl Pick<'_> {
 #[derive(Debug)]
 pub struct Local {
     pub random: fastrand::Rng,
+    /// What backends answered to the probes of `prequal`.
+    pub probes: ProbePool,
 }
 
 impl Local {
     pub fn new(seed: u64) -> Self {
         Local {
             random: fastrand::Rng::with_seed(seed),
+            probes: ProbePool::default(),
         }
     }
 }
