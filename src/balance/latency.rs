@@ -6,7 +6,7 @@
 //! - **One slow answer condemns nobody.** What enters the average is the least of the last three samples: it takes three
 //!   slow ones in a row to raise it. It falls with the first that is fast.
 //! - **It rises faster than it falls**, and a sample counts the more the longer ago the last one was.
-//! - **It forgets.** Without samples it halves every ten seconds, so that a backend which nobody asks because it was slow
+//! - **It forgets.** Without samples it halves every twenty seconds, so that a backend which nobody asks because it was slow
 //!   is compared again with the others some day. All of a quiet pool fade alike.
 //! - **A failure is slow**, however fast it came: a second at least, and two in a row are believed at once.
 
@@ -16,14 +16,14 @@ use std::time::Duration;
 use crate::clock::Millis;
 
 /// Time in which an average without samples halves, in milliseconds.
-const HALF_LIFE_MS: u32 = 10_000;
+const HALF_LIFE_MS: u32 = 20_000;
 
 /// The least that a failure counts as, in microseconds.
 const FAILURE_US: f32 = 1_000_000.0;
 
 /// The share of a sample in the average, above and below it.
-const RISE: f32 = 0.25;
-const FALL: f32 = 0.125;
+const RISE: f32 = 0.125;
+const FALL: f32 = 0.0625;
 
 /// Without samples for so long, the average counts as much as the next sample, in milliseconds.
 const GAP_MS: f32 = 1_000.0;
@@ -193,8 +193,8 @@ mod tests {
         }
         steady.record(Duration::from_millis(200), Millis(22));
         assert!(steady.read(Millis(22)).unwrap() > before * 2.0);
-        (23..33).for_each(|now| steady.record(Duration::from_millis(200), Millis(now)));
-        assert!(steady.read(Millis(33)).unwrap() > 150.0 * MS);
+        (23..43).for_each(|now| steady.record(Duration::from_millis(200), Millis(now)));
+        assert!(steady.read(Millis(43)).unwrap() > 150.0 * MS);
     }
 
     #[test]
@@ -209,8 +209,8 @@ mod tests {
         let slow = fed(&[100; 20]);
         let at = |ms: u64| slow.read(Millis(19 + ms)).unwrap() / MS;
         assert!((at(0) - 100.0).abs() < 1.0);
-        assert!((at(10_000) - 50.0).abs() < 2.0);
-        assert!((at(30_000) - 12.5).abs() < 1.0);
+        assert!((at(20_000) - 50.0).abs() < 2.0);
+        assert!((at(60_000) - 12.5).abs() < 1.0);
         // Asked once a second, it is known to be fast again after a few.
         (1..=5).for_each(|second| slow.record(Duration::from_millis(5), Millis(19 + second * 1_000)));
         assert!(at(5_000) < 12.0, "{}", at(5_000));

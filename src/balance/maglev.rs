@@ -199,12 +199,7 @@ mod tests {
             let index = bench.pick(|pick, local| maglev.pick(pick, local)).unwrap();
             bench.begin(index, 1);
         }
-        assert!(
-            bench
-                .members
-                .iter()
-                .all(|member| (20..=50).contains(&member.shared.in_flight()))
-        );
+        assert!(bench.members.iter().all(|member| member.shared.in_flight() <= 50));
         (0..10)
             .filter(|&at| at != 6)
             .for_each(|at| bench.eligible.set(at, false));

@@ -500,6 +500,8 @@ mod tests {
         // What was usual: nothing above 10 in flight.
         (0..60).for_each(|step| bench.local.probes.add(19, step % 11, 1.0, now));
         bench.local.probes.forget(19);
+        // None of these is dropped in its turn.
+        bench.local.probes.to_drop = -10.0;
         for (index, in_flight, latency) in [(3, 50, 1.0), (4, 5, 900.0), (5, 9, 400.0)] {
             bench.local.probes.add(index, in_flight, latency, now);
         }

@@ -93,8 +93,8 @@ mod tests {
             let order = order(&weights, 140_000);
             for (at, &weight) in weights.iter().enumerate() {
                 let runs = order.split(|&index| index != at).map(<[_]>::len);
-                let others: u16 = weights.iter().sum::<u16>().wrapping_sub(weight);
-                let forced = f64::from(weight) / f64::from(others.max(1));
+                let others = weights.iter().map(|&weight| f64::from(weight)).sum::<f64>() - f64::from(weight);
+                let forced = f64::from(weight) / others;
                 let longest = runs.max().unwrap_or(0) as f64;
                 assert!(
                     longest <= forced.ceil() + 2.0,
