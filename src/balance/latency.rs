@@ -113,8 +113,6 @@ impl Latency {
         }
     }
 
-    pub fn record_failure(&self, _took: Duration, _now: Millis) {}
-
     /// Microseconds as of `now`; none without a sample.
     #[inline]
     pub fn read(&self, now: Millis) -> Option<f32> {

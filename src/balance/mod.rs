@@ -6,10 +6,10 @@
 
 pub mod breaker;
 pub mod budget;
-pub mod ejection;
-mod gate;
 mod draw;
+pub mod ejection;
 pub mod failover;
+mod gate;
 pub mod hash;
 mod keyed;
 pub mod latency;
@@ -34,9 +34,9 @@ pub mod tried;
 mod window;
 
 #[cfg(test)]
-mod tests;
-#[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 pub mod weighted_round_robin;
 
 use failover::Failover;

@@ -359,7 +359,7 @@ impl Prequal {
     /// Backends to probe now, drawn among the candidates, each without a probe under way. To be asked once per request.
     pub fn due(&self, pick: &Pick<'_>, local: &mut Local) -> Due {
         let mut due = Due::default();
-        let Local { probes, random } = local;
+        let Local { probes, random, .. } = local;
         if self.rate <= 0.0 {
             return due;
         }

@@ -3,3 +3,4 @@
 mod breaker;
 mod ejection;
 mod precedence;
+mod strategies;

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::liveness::{Bitmap, Candidates};
-use super::pick::{Local, Pick};
-use super::testing::{Bench, members};
-use super::{Strategy, StrategyKind};
+use crate::balance::Strategy;
+use crate::balance::liveness::{Bitmap, Candidates};
+use crate::balance::pick::{Local, Pick};
+use crate::balance::testing::{Bench, members};
 use crate::clock::Millis;
 use crate::config::model;
+use crate::config::model::StrategyKind;
 
 const KINDS: [StrategyKind; 10] = [
     StrategyKind::RoundRobin,
