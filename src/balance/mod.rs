@@ -177,6 +177,3 @@ impl Strategy {
         first
     }
 }
-
-#[cfg(test)]
-mod tests;
