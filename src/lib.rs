@@ -14,6 +14,7 @@ pub mod control;
 pub mod event;
 pub mod experiment;
 pub mod http1;
+pub mod limits;
 pub mod log;
 pub mod memory;
 pub mod metrics;

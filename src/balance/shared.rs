@@ -2,12 +2,14 @@
 //!
 //! Lines are apart by who writes them: what every attempt writes, what only changes of state write.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 
 use super::breaker::Breaker;
+use super::ejection::Ejection;
 use super::latency::Latency;
+use super::outlier::Streak;
 use crate::clock::Millis;
 
 /// The atomics of one backend.
@@ -16,12 +18,16 @@ pub struct Shared {
     hot: CachePadded<Hot>,
     condition: CachePadded<Condition>,
     pub breaker: CachePadded<Breaker>,
+    pub ejection: CachePadded<Ejection>,
+    pub streak: CachePadded<Streak>,
 }
 
 /// Written by every attempt.
 #[derive(Debug, Default)]
 struct Hot {
     in_flight: AtomicU32,
+    /// Those of them whose head has come and whose body, or tunnel, goes on.
+    streaming: AtomicU32,
     /// When an attempt last began, in milliseconds; 0: never.
     asked: AtomicU64,
     /// When something last came back.
@@ -35,6 +41,12 @@ struct Condition {
     flags: AtomicU32,
     /// When it began to take traffic again, in milliseconds; 0: it is not ramping up.
     ramp_from: AtomicU64,
+    /// When it was last put on trial, in milliseconds.
+    trial_since: AtomicU64,
+    /// How often opening or ejecting did not take effect.
+    held: AtomicU64,
+    /// A worker asks for a probe at once.
+    probe_asked: AtomicBool,
 }
 
 /// One reason why a backend may be left out; a set of them is a `u32`.
@@ -53,6 +65,10 @@ pub enum Flag {
     Draining = 16,
     /// By the operator: nothing goes there.
     Maintenance = 32,
+    /// Its breaker is half-open or its ejection is over: attempts need a permit.
+    OnTrial = 64,
+    /// Opening its breaker or ejecting it did not take effect. No reason to leave it out.
+    Held = 128,
 }
 
 impl Shared {
@@ -69,9 +85,37 @@ impl Shared {
         self.hot.asked.store(now.0, Ordering::Relaxed);
     }
 
+    /// [`begin`](Self::begin), if fewer than `max` attempts are under way.
+    #[inline]
+    #[must_use]
+    pub fn try_begin(&self, now: Millis, max: u32) -> bool {
+        let more = |count| (count < max).then_some(count + 1);
+        let begun = self
+            .hot
+            .in_flight
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, more)
+            .is_ok();
+        if begun {
+            self.hot.asked.store(now.0, Ordering::Relaxed);
+        }
+        begun
+    }
+
     #[inline]
     pub fn end(&self) {
         self.hot.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Attempts whose response head is awaited.
+    pub fn waiting(&self) -> u32 {
+        let streaming = self.hot.streaming.load(Ordering::Relaxed);
+        self.in_flight().saturating_sub(streaming)
+    }
+
+    /// A body or a tunnel goes on, until the result drops.
+    pub fn stream(&self) -> Streaming<'_> {
+        self.hot.streaming.fetch_add(1, Ordering::Relaxed);
+        Streaming(self)
     }
 
     /// When an attempt last began; zero if never.
@@ -130,5 +174,42 @@ impl Shared {
     pub fn set_ramp(&self, from: Option<Millis>) {
         let since = from.map_or(0, |from| from.0.max(1));
         self.condition.ramp_from.store(since, Ordering::Relaxed);
+    }
+
+    pub fn trial_since(&self) -> Millis {
+        Millis(self.condition.trial_since.load(Ordering::Relaxed))
+    }
+
+    pub fn set_trial_since(&self, now: Millis) {
+        self.condition.trial_since.store(now.0, Ordering::Relaxed);
+    }
+
+    /// How often an opening or an ejection did not take effect.
+    pub fn held(&self) -> u64 {
+        self.condition.held.load(Ordering::Relaxed)
+    }
+
+    pub fn count_held(&self) {
+        self.condition.held.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Asks the health thread to look at once; says whether nobody had asked yet.
+    pub fn ask_probe(&self) -> bool {
+        !self.condition.probe_asked.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether somebody asked for a probe since the last call. For the health thread.
+    pub fn take_probe_request(&self) -> bool {
+        self.condition.probe_asked.swap(false, Ordering::AcqRel)
+    }
+}
+
+/// One attempt whose head has come and whose body, or tunnel, goes on.
+#[derive(Debug)]
+pub struct Streaming<'a>(&'a Shared);
+
+impl Drop for Streaming<'_> {
+    fn drop(&mut self) {
+        self.0.hot.streaming.fetch_sub(1, Ordering::Relaxed);
     }
 }

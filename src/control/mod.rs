@@ -4,8 +4,10 @@
 //! never wait for it.
 
 mod facts;
+mod operator;
 mod resolve;
 mod signals;
+mod snapshots;
 mod stop;
 mod workers;
 
@@ -18,18 +20,19 @@ use std::time::Instant;
 use crate::admin;
 use crate::admin::{Phase, Surface};
 use crate::cli::{exit, ready_file};
-use crate::config::model::{BackendAddress, Config, ListenAddress};
+use crate::config::model::{Config, ListenAddress};
+use crate::control::operator::Operator;
 use crate::metrics::{BackendInfo, BackendState, Info, Shard};
 use crate::server::lifecycle::{Lifecycle, Stage};
 use crate::server::listener::{self, BindError, BoundAddress, Listener, ListenerSet};
-use crate::snapshot::{Pool, Snapshot};
+use crate::snapshot::{Published, Snapshot};
 use crate::sys;
-use crate::upstream::backend::{Address, Backend};
 
+pub use operator::Reread;
 pub use resolve::{ResolveError, resolve_all};
 
 /// What `run` takes besides the configuration.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub struct Options {
     /// Gets pid and actual addresses as JSON once weir serves.
     pub ready_file: Option<PathBuf>,
@@ -37,6 +40,8 @@ pub struct Options {
     pub notices: Vec<String>,
     /// Where the configuration came from, for the log.
     pub source: Option<String>,
+    /// Reads the configuration again; none: it is in no file.
+    pub reread: Option<Reread>,
 }
 
 /// Why weir did not come up.
@@ -85,7 +90,7 @@ pub fn serve(config: Config, options: Options) -> ExitCode {
     }
 }
 
-async fn run(config: Config, options: Options) -> Result<u8, StartError> {
+async fn run(config: Config, mut options: Options) -> Result<u8, StartError> {
     let mut signals = signals::Signals::new()?;
     let open_files = sys::raise_open_files()?;
     let cores = workers::cores(&config.runtime).map_err(StartError::Configuration)?;
@@ -104,14 +109,17 @@ async fn run(config: Config, options: Options) -> Result<u8, StartError> {
     let sets = listener::open_all(&config.server, cores.len())?;
     let side = SideListeners::open(&config)?;
     let (internal_listener, internal_name) = admin::internal::bind()?;
-    let snapshot = Arc::new(snapshot(config, addresses, internal_name.into_bytes()));
-    let slots = snapshot.backend_slots();
-    let shards: Vec<_> = cores.iter().map(|_| Arc::new(Shard::new(slots))).collect();
+    let maker = snapshots::Maker::new(cores.len(), internal_name.into_bytes());
+    let published = Arc::new(Published::new(maker.make(config, addresses, None)));
+    let snapshot = published.current();
+    let shards: Vec<_> = (0..cores.len())
+        .map(|number| Arc::new(Shard::new(number)))
+        .collect();
     let lifecycle = Arc::new(Lifecycle::default());
 
     let bound: Vec<BoundAddress> = sets.iter().map(|set| set.address.clone()).collect();
     let mut crew = workers::start(
-        &snapshot,
+        &published,
         &lifecycle,
         &shards,
         &cores,
@@ -121,6 +129,12 @@ async fn run(config: Config, options: Options) -> Result<u8, StartError> {
     crew.wait_until_ready().await?;
     lifecycle.advance(Stage::Serving);
 
+    let operator = Arc::new(Operator::new(
+        published.clone(),
+        maker,
+        options.reread.take(),
+        Box::new(|_| {}),
+    ));
     let state = Arc::new(admin_state(&snapshot, &lifecycle, shards));
     let (admin_address, observe_address) = (side.admin_address(), side.observe_address());
     let (closing, closed) = tokio::sync::watch::channel(());
@@ -150,7 +164,12 @@ async fn run(config: Config, options: Options) -> Result<u8, StartError> {
         ready_file::write(path, &content)?;
     }
 
-    let stopped = stop::wait(&mut signals, &mut crew, &lifecycle, &snapshot.config.shutdown).await;
+    let reload = || {
+        let operator = operator.clone();
+        // The answer is in the log.
+        tokio::spawn(async move { operator.reload().await.is_ok() });
+    };
+    let stopped = stop::wait(&mut signals, &mut crew, &lifecycle, &published, reload).await;
     drop(closing);
     // Whoever asked twice does not wait for the admin API's last answers either.
     while !stopped.at_once && side_servers.join_next().await.is_some() {}
@@ -177,39 +196,6 @@ fn per_worker(sets: Vec<ListenerSet>, workers: usize) -> Vec<Vec<Listener>> {
     result
 }
 
-fn snapshot(config: Config, addresses: Vec<Vec<Address>>, internal: Vec<u8>) -> Snapshot {
-    let backends: Vec<_> = config
-        .backends
-        .iter()
-        .zip(addresses)
-        .enumerate()
-        .map(|(index, (backend, addresses))| {
-            let authority = match &backend.address {
-                BackendAddress::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
-                BackendAddress::Tcp { host, port } => format!("{host}:{port}"),
-                BackendAddress::Unix(_) => "localhost".to_owned(),
-            };
-            let (name, url) = (backend.name.clone(), backend.url.clone());
-            (
-                Arc::new(Backend::new(index, name, url, authority, addresses)),
-                backend.weight,
-            )
-        })
-        .collect();
-    let internal = Backend::new(
-        backends.len(),
-        "weir".to_owned(),
-        "internal".to_owned(),
-        "localhost".to_owned(),
-        vec![Address::Abstract(internal)],
-    );
-    Snapshot {
-        pool: Pool::new("default", &config, backends),
-        internal: config.metrics.path.is_some().then(|| Arc::new(internal)),
-        config,
-    }
-}
-
 fn admin_state(
     snapshot: &Arc<Snapshot>,
     lifecycle: &Arc<Lifecycle>,
@@ -221,6 +207,7 @@ fn admin_state(
             .map(|b| BackendInfo {
                 url: b.url.clone(),
                 name: b.name.clone(),
+                counts: b.counts.clone(),
             })
             .collect(),
         algorithm: crate::config::strategy_name(snapshot.config.strategy.kind).to_owned(),
