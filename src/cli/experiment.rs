@@ -28,7 +28,7 @@ pub struct ExperimentArgs {
 
 #[derive(Clone, Debug, Subcommand)]
 enum Experiment {
-    /// Kill a backend under load: with and without the circuit breaker and retries
+    /// Kill a backend under load, or let it fail: with and without the circuit breaker and retries
     CircuitBreaker(CircuitBreakerArgs),
     /// Make one backend slow, kill one, restart one: under each strategy
     Strategies(StrategiesArgs),
@@ -40,7 +40,7 @@ struct CircuitBreakerArgs {
     #[arg(long, value_name = "N", default_value = "60", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     requests: u32,
 
-    /// Requests after which a backend is killed
+    /// Requests after which that happens
     #[arg(long, value_name = "N", default_value = "25")]
     kill_after: u32,
 
@@ -109,6 +109,12 @@ pub fn main(args: ExperimentArgs) -> ExitCode {
         Experiment::CircuitBreaker(args) => (&args.out, &args.json),
         Experiment::Strategies(args) => (&args.out, &args.json),
     };
+    if let Experiment::CircuitBreaker(args) = &args.experiment
+        && args.kill_after >= args.requests
+    {
+        let reason = "--kill-after has to be less than --requests: nothing would be seen otherwise";
+        return exit::because(exit::BAD_CONFIGURATION, reason);
+    }
     // Known before minutes are spent.
     for (path, flag) in [(out, "--out"), (json, "--json")] {
         if let Some(folder) = path

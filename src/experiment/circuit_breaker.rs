@@ -1,4 +1,4 @@
-//! A backend is killed in the middle of a load: with and without the circuit breaker and retries.
+//! A backend dies, or only answers 503, in the middle of a load: with and without the circuit breaker and retries.
 
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::client::{Plan, Progress, Sample, load};
 use super::report::{Called, Figures, Report, milliseconds, percent, ratio, shown, table};
-use super::stand::{Blueprint, Counts, Stand};
+use super::stand::{Backend, Blueprint, Counts, Stand};
 use super::{Error, Stop};
 
 /// Between two looks at weir's counts.
@@ -49,11 +49,46 @@ const VARIANTS: [(&str, &str, bool); 5] = [
     ("all defaults", "", false),
 ];
 
+/// What befalls the victim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    Killed,
+    Failing,
+}
+
+const TROUBLES: [Trouble; 2] = [Trouble::Killed, Trouble::Failing];
+
+impl Trouble {
+    fn word(self) -> &'static str {
+        match self {
+            Trouble::Killed => "killed",
+            Trouble::Failing => "failing",
+        }
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Trouble::Killed => "is killed (SIGKILL)",
+            Trouble::Failing => "answers 503 to everything, at once",
+        }
+    }
+
+    fn befall(self, victim: &mut Backend) -> Result<(), Error> {
+        match self {
+            Trouble::Killed => {
+                victim.kill();
+                Ok(())
+            }
+            Trouble::Failing => victim.set("error_rate=1&error_status=503"),
+        }
+    }
+}
+
 /// The experiment's measures.
 #[derive(Clone, Debug)]
 pub struct CircuitBreaker {
     pub requests: usize,
-    /// The backend is killed before this one, counted from 0.
+    /// The trouble comes before this one, counted from 0; less than `requests`.
     pub kill_after: usize,
     pub concurrency: usize,
     /// What a client waits for between an answer and its next request.
@@ -64,39 +99,46 @@ pub struct CircuitBreaker {
 /// What came of one variant.
 #[derive(Debug)]
 struct Found {
+    trouble: Trouble,
     name: &'static str,
     figures: Figures,
     attempts: u64,
     victim: Victim,
 }
 
-/// What became of the requests for the dead backend.
+/// What became of the requests for the backend in trouble.
 #[derive(Clone, Copy, Debug, Default)]
 struct Victim {
-    killed_at: Duration,
+    since: Duration,
     attempts_before: u64,
     attempts: u64,
-    /// When weir's count of its attempts last grew after its end, seen by a look every [`LOOK`].
+    /// When weir's count of its attempts last grew after that, seen by a look every [`LOOK`].
     last: Option<Duration>,
 }
 
 impl CircuitBreaker {
-    /// Runs all variants, one after the other.
+    /// Runs all variants in each trouble, one after the other.
     pub fn run(&self, stop: &Stop) -> Result<Report, Error> {
-        let found = VARIANTS
-            .iter()
-            .map(|(name, configuration, alone)| {
-                let alone = if *alone { ALONE } else { "" };
-                self.one(name, &format!("{alone}{configuration}"), stop)
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut found = Vec::with_capacity(TROUBLES.len() * VARIANTS.len());
+        for trouble in TROUBLES {
+            for (name, configuration, alone) in VARIANTS {
+                let alone = if alone { ALONE } else { "" };
+                found.push(self.one(trouble, name, &format!("{alone}{configuration}"), stop)?);
+            }
+        }
         Ok(Report {
             text: self.text(&found),
             json: self.json(&found),
         })
     }
 
-    fn one(&self, name: &'static str, configuration: &str, stop: &Stop) -> Result<Found, Error> {
+    fn one(
+        &self,
+        trouble: Trouble,
+        name: &'static str,
+        configuration: &str,
+        stop: &Stop,
+    ) -> Result<Found, Error> {
         let mut stand = Stand::start(
             &Blueprint {
                 backends: &BACKENDS,
@@ -115,39 +157,34 @@ impl CircuitBreaker {
             keys: 1,
         };
         let mut counts = stand.counts();
-        let victim_process = Mutex::new(stand.backends.swap_remove(VICTIM));
-        let killed: Mutex<Option<Result<(Instant, u64), Error>>> = Mutex::new(None);
+        let victim = Mutex::new(stand.backends.swap_remove(VICTIM));
+        let befallen: Mutex<Option<Result<(Instant, u64), Error>>> = Mutex::new(None);
         let before = |number: usize| {
             if number == self.kill_after {
                 let count = stand.counts().selections_of(BACKENDS[VICTIM]);
-                victim_process
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .kill();
-                *killed.lock().unwrap_or_else(PoisonError::into_inner) =
-                    Some(count.map(|count| (Instant::now(), count)));
+                let done = trouble.befall(&mut victim.lock().unwrap_or_else(PoisonError::into_inner));
+                *befallen.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Some(done.and(count).map(|count| (Instant::now(), count)));
             }
         };
         let (samples, (start, grown)) = load(&plan, stop, &before, |start, progress| {
             (start, watch(&mut counts, start, progress))
         });
+        let befallen = befallen.into_inner().unwrap_or_else(PoisonError::into_inner);
+        // Only a signal ends the load before it.
+        let (since, attempts_before) = befallen.ok_or(Error::Stopped)??;
         stop.check()?;
-        let killed = killed.into_inner().unwrap_or_else(PoisonError::into_inner);
-        // Without a kill all requests were before it.
-        let (killed_at, attempts_before) = match killed {
-            Some(killed) => killed?,
-            None => (Instant::now(), counts.selections_of(BACKENDS[VICTIM])?),
-        };
         let attempts = counts.selections()?;
-        let killed_at = killed_at - start;
+        let since = since - start;
         let of_victim = attempts.iter().find(|(name, _)| name == BACKENDS[VICTIM]);
         let victim = Victim {
-            killed_at,
+            since,
             attempts_before,
             attempts: of_victim.map_or(0, |(_, count)| *count),
-            last: grown.filter(|at| *at > killed_at),
+            last: grown.filter(|at| *at > since),
         };
         Ok(Found {
+            trouble,
             name,
             figures: Figures::of(&samples),
             attempts: attempts.iter().map(|(_, count)| count).sum(),
@@ -156,55 +193,15 @@ impl CircuitBreaker {
     }
 
     fn text(&self, found: &[Found]) -> String {
-        let rows: Vec<Vec<String>> = found
-            .iter()
-            .map(|found| {
-                let Figures { requests, failed, .. } = found.figures;
-                vec![
-                    found.name.to_owned(),
-                    percent(found.figures.success()),
-                    format!("{failed} of {requests}"),
-                    found.attempts.to_string(),
-                    shown(found.figures.percentile(50.0)),
-                    shown(found.figures.percentile(99.0)),
-                    shown(found.figures.percentile(100.0)),
-                    found.victim.attempts_after().to_string(),
-                    found.victim.last_shown(),
-                ]
-            })
-            .collect();
-        let head = [
-            "weir with",
-            "success",
-            "failed",
-            "attempts",
-            "p50",
-            "p99",
-            "max",
-            "attempts at the dead one",
-            "its last after",
-        ];
-        let failures: String = found
-            .iter()
-            .flat_map(|found| {
-                let of =
-                    move |(how, count): (&String, &usize)| format!("- {}: {count} × {how}\n", found.name);
-                found.figures.failures.iter().map(of)
-            })
-            .collect();
-        let failures = if failures.is_empty() {
-            "- none\n".to_owned()
-        } else {
-            failures
-        };
-        format!(
-            "# A backend is killed\n\n`{}`, weir {}.\n\n\
+        let mut text = format!(
+            "# A backend in trouble: with and without circuit breaker and retries\n\n`{}`, weir {}.\n\n\
              {} requests (GET) by {} client{} with a pause of {} ms between them, round robin over {} backends, \
-             each a process of its own. {} is killed (SIGKILL) before request {}. In all rows but the last, health \
-             checks and ejection are off, so that only the circuit breaker and retries are seen; the last one is weir \
-             without any configuration but addresses.\n\n{}\n\
-             *Attempts* are all that weir made at backends, *its last after* is the time from the kill until the last \
-             attempt at the dead backend, by weir's own count (to {} ms).\n\n## Failures\n\n{failures}",
+             each a process of its own. The trouble comes before request {}. In all rows but the last of each table \
+             health checks and ejection are off, so that only the circuit breaker and retries are seen (a backend that \
+             refuses connections is left out all the same); the last row is weir without any configuration but \
+             addresses.\n\n\
+             *Attempts* are all that weir made at backends; *its last after* is the time from the trouble until the last \
+             attempt at the backend in trouble, by weir's own count (to {} ms).\n",
             self.called.command,
             self.called.version,
             self.requests,
@@ -212,11 +209,16 @@ impl CircuitBreaker {
             if self.concurrency == 1 { "" } else { "s" },
             self.pause.as_millis(),
             BACKENDS.len(),
-            BACKENDS[VICTIM],
             self.kill_after,
-            table(&head, &rows),
             LOOK.as_millis(),
-        )
+        );
+        for trouble in TROUBLES {
+            let found: Vec<&Found> = found.iter().filter(|found| found.trouble == trouble).collect();
+            text.push_str(&format!("\n## {} {}\n\n", BACKENDS[VICTIM], trouble.title()));
+            text.push_str(&one_table(&found));
+            text.push_str(&failures(&found));
+        }
+        text
     }
 
     fn json(&self, found: &[Found]) -> Value {
@@ -224,11 +226,12 @@ impl CircuitBreaker {
             .iter()
             .map(|found| {
                 let mut json = found.figures.json();
+                json["trouble"] = found.trouble.word().into();
                 json["variant"] = found.name.into();
                 json["attempts"] = found.attempts.into();
                 json["attempts_per_request"] = ratio(found.attempts as usize, found.figures.requests).into();
-                json["dead_backend"] = json!({
-                    "killed_at_ms": milliseconds(found.victim.killed_at),
+                json["troubled_backend"] = json!({
+                    "since_ms": milliseconds(found.victim.since),
                     "attempts_after": found.victim.attempts_after(),
                     "last_attempt_after_ms": found.victim.last_after().map(milliseconds),
                 });
@@ -249,22 +252,70 @@ impl CircuitBreaker {
     }
 }
 
+fn one_table(found: &[&Found]) -> String {
+    let head = [
+        "weir with",
+        "success",
+        "failed",
+        "attempts",
+        "p50",
+        "p99",
+        "max",
+        "attempts at the troubled one",
+        "its last after",
+    ];
+    let rows: Vec<Vec<String>> = found
+        .iter()
+        .map(|found| {
+            let Figures { requests, failed, .. } = found.figures;
+            vec![
+                found.name.to_owned(),
+                percent(found.figures.success()),
+                format!("{failed} of {requests}"),
+                found.attempts.to_string(),
+                shown(found.figures.percentile(50.0)),
+                shown(found.figures.percentile(99.0)),
+                shown(found.figures.percentile(100.0)),
+                found.victim.attempts_after().to_string(),
+                found.victim.last_shown(),
+            ]
+        })
+        .collect();
+    table(&head, &rows)
+}
+
+/// How requests failed, a line for each variant and way.
+fn failures(found: &[&Found]) -> String {
+    let lines: String = found
+        .iter()
+        .flat_map(|found| {
+            let line = move |(how, count): (&String, &usize)| format!("- {}: {count} × {how}\n", found.name);
+            found.figures.failures.iter().map(line)
+        })
+        .collect();
+    if lines.is_empty() {
+        lines
+    } else {
+        format!("\nWhat failed:\n\n{lines}")
+    }
+}
+
 impl Victim {
     fn attempts_after(&self) -> u64 {
         self.attempts.saturating_sub(self.attempts_before)
     }
 
     fn last_after(&self) -> Option<Duration> {
-        self.last.map(|last| last - self.killed_at)
+        self.last.map(|last| last - self.since)
     }
 
-    /// Growth that was counted before the kill and seen behind it is none.
+    /// Growth that was counted before the trouble and seen behind it is none.
     fn judged(mut self, samples: &[Sample]) -> Victim {
         if self.attempts_after() == 0 {
             self.last = None;
         } else if self.last.is_none() {
             // All of it came after the last look.
-            self.last = samples.last().map(|sample| sample.at.max(self.killed_at));
+            self.last = samples.last().map(|sample| sample.at.max(self.since));
         }
         self
     }

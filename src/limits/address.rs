@@ -230,7 +230,8 @@ mod tests {
 
     #[track_caller]
     fn client(peer: &str, x: &[&str], forwarded: &[&str]) -> String {
-        let lines = |lines: &[&str]| -> Vec<Vec<u8>> { lines.iter().map(|line| line.as_bytes().to_vec()).collect() };
+        let lines =
+            |lines: &[&str]| -> Vec<Vec<u8>> { lines.iter().map(|line| line.as_bytes().to_vec()).collect() };
         let (x, forwarded) = (lines(x), lines(forwarded));
         client_address(
             peer.parse().expect("an address"),
@@ -243,7 +244,10 @@ mod tests {
 
     #[test]
     fn a_stranger_is_who_he_is() {
-        assert_eq!(client("192.0.2.1", &["10.0.0.9, 1.1.1.1"], &["for=1.1.1.1"]), "192.0.2.1");
+        assert_eq!(
+            client("192.0.2.1", &["10.0.0.9, 1.1.1.1"], &["for=1.1.1.1"]),
+            "192.0.2.1"
+        );
         assert_eq!(client("::ffff:192.0.2.1", &["1.1.1.1"], &[]), "192.0.2.1");
         let nobody = client_address(
             "10.0.0.1".parse().expect("an address"),
@@ -300,7 +304,10 @@ mod tests {
             (&["proto=http; FOR=192.0.2.1 "], "192.0.2.1"),
             (&["for=\"[2001:db8::1]:47\""], "2001:db8::1"),
             (&["for=\"[2001:db8::1]\", for=10.0.0.2"], "2001:db8::1"),
-            (&["for=6.6.6.6, for=192.0.2.1", "for=10.0.0.2,for=10.0.0.3"], "192.0.2.1"),
+            (
+                &["for=6.6.6.6, for=192.0.2.1", "for=10.0.0.2,for=10.0.0.3"],
+                "192.0.2.1",
+            ),
             (&["for=192.0.2.1;host=\"a,b;for=6.6.6.6\""], "192.0.2.1"),
             (&["for=192.0.2.1;host=\"a\\\",for=6.6.6.6\""], "192.0.2.1"),
             (&["for=192.0.2.1;host=\"\\\\\""], "192.0.2.1"),

@@ -206,7 +206,11 @@ mod tests {
         let mut first = worker.run(Some(&admission), 2.0, 500);
         assert!(admission.is_standing());
         // It is noticed within two intervals; until then the queue grows as fast as time passes.
-        assert!(first.percentile(100) <= INTERVAL * 5 / 2, "{:?}", first.percentile(100));
+        assert!(
+            first.percentile(100) <= INTERVAL * 5 / 2,
+            "{:?}",
+            first.percentile(100)
+        );
         worker.run(Some(&admission), 2.0, 1_000);
         for load in [1.2, 2.0, 10.0] {
             let mut steady = worker.run(Some(&admission), load, 20_000);

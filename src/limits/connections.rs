@@ -188,9 +188,17 @@ mod tests {
         let counted = slots.iter().position(ConnectionSlot::is_counted).expect("one");
         assert!(table.enter(IpAddr::from([192, 0, 2, counted as u8])).is_none());
         drop(slots);
-        assert!(table.enter(address("198.51.100.1")).is_some_and(|slot| slot.is_counted()));
+        assert!(
+            table
+                .enter(address("198.51.100.1"))
+                .is_some_and(|slot| slot.is_counted())
+        );
         let words = table.sets.iter().flat_map(|set| &set.0);
-        assert!(words.map(|word| word.load(Ordering::Relaxed)).all(|word| word & COUNT_MASK == 0));
+        assert!(
+            words
+                .map(|word| word.load(Ordering::Relaxed))
+                .all(|word| word & COUNT_MASK == 0)
+        );
     }
 
     #[test]
@@ -235,7 +243,10 @@ mod tests {
             }
         });
         let most = most.into_inner();
-        assert!((u64::from(MAX)..u64::from(MAX) + THREADS).contains(&most), "{most}");
+        assert!(
+            (u64::from(MAX)..u64::from(MAX) + THREADS).contains(&most),
+            "{most}"
+        );
         assert_eq!(table.connections(address("192.0.2.1")), 0);
     }
 }
