@@ -13,12 +13,14 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use crate::admin;
 use crate::admin::{Phase, Surface};
+use crate::balance::breaker;
+use crate::balance::shared::Flag;
 use crate::cli::{exit, ready_file};
-use crate::config::model::{BackendAddress, Config, ListenAddress};
+use crate::config::model::{self, BackendAddress, Config, ListenAddress};
 use crate::metrics::{BackendInfo, BackendState, Info, Shard};
 use crate::server::lifecycle::{Lifecycle, Stage};
 use crate::server::listener::{self, BindError, BoundAddress, Listener, ListenerSet};
@@ -89,6 +91,7 @@ async fn run(config: Config, options: Options) -> Result<u8, StartError> {
     let mut signals = signals::Signals::new()?;
     let open_files = sys::raise_open_files()?;
     let cores = workers::cores(&config.runtime).map_err(StartError::Configuration)?;
+    let guard = admin_guard(&config.admin).map_err(StartError::Configuration)?;
     facts::log_process(&config, &options, open_files);
 
     let addresses = tokio::select! {
@@ -121,7 +124,7 @@ async fn run(config: Config, options: Options) -> Result<u8, StartError> {
     crew.wait_until_ready().await?;
     lifecycle.advance(Stage::Serving);
 
-    let state = Arc::new(admin_state(&snapshot, &lifecycle, shards));
+    let state = Arc::new(admin_state(&snapshot, &lifecycle, shards, Arc::new(guard)));
     let (admin_address, observe_address) = (side.admin_address(), side.observe_address());
     let (closing, closed) = tokio::sync::watch::channel(());
     let mut side_servers = side.serve(&state, &closed);
@@ -204,7 +207,7 @@ fn snapshot(config: Config, addresses: Vec<Vec<Address>>, internal: Vec<u8>) -> 
         vec![Address::Abstract(internal)],
     );
     Snapshot {
-        pool: Pool::new("default", &config, backends),
+        pool: Pool::new(admin::DEFAULT_POOL, &config, backends),
         internal: config.metrics.path.is_some().then(|| Arc::new(internal)),
         config,
     }
@@ -214,6 +217,7 @@ fn admin_state(
     snapshot: &Arc<Snapshot>,
     lifecycle: &Arc<Lifecycle>,
     shards: Vec<Arc<Shard>>,
+    guard: Arc<admin::Guard>,
 ) -> admin::State {
     let backends = snapshot.pool.backends.iter();
     let info = Info {
@@ -228,6 +232,7 @@ fn admin_state(
     };
     let lifecycle = lifecycle.clone();
     let snapshot = snapshot.clone();
+    let (viewed, started) = (snapshot.clone(), SystemTime::now());
     admin::State {
         shards,
         info,
@@ -245,7 +250,67 @@ fn admin_state(
                 .get(index)
                 .map_or(0, |backend| backend.in_flight() as u64),
         }),
+        views: Box::new(move || views(&viewed, started)),
+        command: Box::new(|command| {
+            let refused = format!("this version cannot carry out \"{}\"", command.word());
+            Box::pin(async move { Err(admin::Refused::new(hyper::StatusCode::NOT_IMPLEMENTED, refused)) })
+        }),
+        guard: Box::new(move || guard.clone()),
     }
+}
+
+/// Who may use the admin API, by the token in its file.
+fn admin_guard(settings: &model::Admin) -> Result<admin::Guard, String> {
+    let token = match &settings.token_file {
+        Some(path) => {
+            let refused = |why: String| format!("admin.token_file: {} {why}", path.display());
+            let text =
+                std::fs::read_to_string(path).map_err(|error| refused(format!("cannot be read: {error}")))?;
+            Some(admin::Guard::token_of(&text).map_err(refused)?)
+        }
+        None => None,
+    };
+    Ok(admin::Guard::new(token, settings.hosts.clone()))
+}
+
+/// All backends as the admin API shows them.
+fn views(snapshot: &Snapshot, started: SystemTime) -> Vec<admin::BackendView> {
+    let pool = &snapshot.pool;
+    let configured = pool.backends.iter().zip(&snapshot.config.backends);
+    configured
+        .map(|(backend, settings)| {
+            let shared = &backend.shared;
+            let state = admin::Condition::of(shared, settings.weight);
+            admin::BackendView {
+                pool: pool.name.clone(),
+                name: backend.name.clone(),
+                url: backend.url.clone(),
+                state,
+                since: started,
+                why: "since the start".to_owned(),
+                healthy: !shared.has(Flag::ProbeDown) && !shared.has(Flag::Dead),
+                eligible: pool.is_eligible(backend.index),
+                weight: settings.weight,
+                priority: settings.priority,
+                backup: settings.backup,
+                in_flight: backend.in_flight() as u64,
+                connections_open: backend.sockets() as u64,
+                connections: Vec::new(),
+                breaker: admin::BreakerView {
+                    state: breaker::State::Closed,
+                    opened: 0,
+                    held: 0,
+                },
+                ewma_latency_ns: shared
+                    .latency()
+                    .read(crate::clock::now())
+                    .map(|micros| (micros * 1000.0) as u64),
+                ejections: admin::Ejections::default(),
+                last_probe: None,
+                overrides: admin::Overrides::default(),
+            }
+        })
+        .collect()
 }
 
 /// The listeners of `[admin]` and `[observe]`.
