@@ -384,7 +384,7 @@ mod tests {
         };
         let shard = Arc::new(Shard::new(0));
         Worker::new(
-            Arc::new(Published::new(snapshot)),
+            Arc::new(common),
             shard,
             Arc::default(),
             capacity,
