@@ -51,6 +51,8 @@ pub struct Exchange<'a> {
     pub(super) sticky: Option<usize>,
     /// The hash of what a hashing strategy goes by.
     pub(super) key: Option<u64>,
+    /// The last attempt failed in a way that may be over already.
+    failed_in_passing: bool,
     /// The budget has paid for the attempt under way, and gets it back if that goes well.
     on_budget: bool,
     /// The attempt under way.
@@ -129,6 +131,7 @@ impl<'a> Exchange<'a> {
             retries: 0,
             sticky: None,
             key: None,
+            failed_in_passing: false,
             on_budget: false,
             placed: None,
         }
@@ -281,11 +284,15 @@ impl<'a> Exchange<'a> {
         self.tried.push(failed);
         let eligible = self.view.pool.balance.eligible();
         let untried = Candidates::new(eligible, self.tried.as_slice()).count();
-        if untried == 0 {
-            // Better the same one once more than none.
-            self.tried.clear();
+        if untried > 0 {
+            return true;
         }
-        true
+        // The same one once more, if it may do better at once: not where nobody listens, or where time ran out.
+        self.tried.clear();
+        if !self.failed_in_passing && std::mem::take(&mut self.on_budget) {
+            self.worker.local.borrow_mut().budget.give_back(clock::now());
+        }
+        self.failed_in_passing
     }
 
     /// After a whole response: keeps what can serve another exchange.
@@ -422,6 +429,7 @@ impl<'a> Exchange<'a> {
         let Some(placed) = self.placed.as_mut().filter(|_| self.counted) else {
             return;
         };
+        self.failed_in_passing = matches!(outcome, Outcome::Reset | Outcome::Status(_));
         let took = placed.started.elapsed();
         self.worker.shard.attempt(&placed.backend.counts, status, took);
         // How long a client takes to read is not the backend's.

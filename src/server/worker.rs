@@ -383,13 +383,7 @@ mod tests {
             workers: 1,
         };
         let shard = Arc::new(Shard::new(0));
-        Worker::new(
-            Arc::new(common),
-            shard,
-            Arc::default(),
-            capacity,
-            true,
-        )
+        Worker::new(Arc::new(common), shard, Arc::default(), capacity, true)
     }
 
     #[test]
