@@ -83,7 +83,7 @@ impl Band {
 /// Whether this pick goes to whoever has not been asked for longest.
 #[inline]
 pub(super) fn is_trickle(random: u64) -> bool {
-    random % TRICKLE == 0
+    random.is_multiple_of(TRICKLE)
 }
 
 /// Finds who has not been asked for longest, among those that have nothing in flight.
