@@ -50,8 +50,8 @@ impl Turns {
     }
 }
 
-/// Every order of `run` in `threads` threads on what `make` made, then `check`. Of three threads, orders in which one is
-/// interrupted more than twice are left out.
+/// Every order of `run` in `threads` threads on what `make` made, then `check`; but for orders in which threads interrupt
+/// each other more than three times.
 fn model<T: Send + Sync + 'static>(
     threads: usize,
     make: impl Fn() -> T + Send + Sync + 'static,
@@ -59,9 +59,7 @@ fn model<T: Send + Sync + 'static>(
     check: impl Fn(&T) + Send + Sync + 'static,
 ) {
     let mut builder = Builder::new();
-    if threads > 2 {
-        builder.preemption_bound = Some(2);
-    }
+    builder.preemption_bound = Some(3);
     builder.check(move || {
         let shared = Arc::new((make(), Turns(Count::new(0))));
         let others: Vec<_> = (1..threads)
