@@ -27,6 +27,7 @@ use super::liveness::{Bitmap, Candidates};
 use super::outcome::{FailureSet, Outcome};
 use super::outlier::{self, Sample, Seen, SilenceWatch};
 use super::pick::{Local, Member, Pick};
+use super::prequal::Due;
 use super::shared::{Flag, Shared};
 use super::tried::TRIED_MAX;
 use crate::clock::Millis;
@@ -126,6 +127,16 @@ pub enum Verdict {
     Dead,
 }
 
+impl Verdict {
+    pub const fn word(self) -> &'static str {
+        match self {
+            Verdict::Up => "up",
+            Verdict::Sick => "sick",
+            Verdict::Dead => "dead",
+        }
+    }
+}
+
 /// What changed, to be logged once.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Event {
@@ -159,6 +170,10 @@ pub enum Event {
         what: &'static str,
     },
     Dead {
+        index: usize,
+    },
+    /// The health thread is to look at once.
+    ProbeWanted {
         index: usize,
     },
     /// So many of so many are well: the others are used too.
@@ -259,6 +274,11 @@ impl Pool {
             Some(choice) => Some(choice),
             None => self.pick_again(index, ask, local),
         }
+    }
+
+    /// The backends to ask for their load now that one more request has come: see [`Strategy::probes_due`].
+    pub fn probes_due(&self, ask: &Ask<'_>, local: &mut Local) -> Due {
+        self.strategy.probes_due(&self.scene(ask), local)
     }
 
     fn scene<'a>(&'a self, ask: &Ask<'a>) -> Pick<'a> {
@@ -415,8 +435,11 @@ impl Pool {
         if let Outcome::Status(_) = outcome {
             shared.set_answered(now);
         }
-        if outcome == Outcome::ConnectRefused {
-            self.refused(choice.index, now, events);
+        match outcome {
+            Outcome::ConnectRefused => self.refused(choice.index, now, events),
+            // Dead if the probe finds the same.
+            Outcome::ConnectTimeout => self.want_probe(choice.index, events),
+            _ => {}
         }
         let mut effect = Effect::None;
         if let Some(settings) = &self.settings.breaker {
@@ -502,7 +525,7 @@ impl Pool {
     fn refused(&self, index: usize, now: Millis, events: Events<'_>) {
         let shared = &*self.members[index].shared;
         if self.settings.probed {
-            shared.ask_probe();
+            self.want_probe(index, events);
         } else if shared.ejection.eject(now, REFUSED_EJECTION).is_some() {
             shared.ejection.set_reason(EjectReason::Refused);
             shared.set(Flag::Ejected, true);
@@ -510,6 +533,12 @@ impl Pool {
         if shared.set(Flag::Dead, true) {
             events(Event::Dead { index });
             self.publish(events);
+        }
+    }
+
+    fn want_probe(&self, index: usize, events: Events<'_>) {
+        if self.settings.probed && self.members[index].shared.ask_probe() {
+            events(Event::ProbeWanted { index });
         }
     }
 

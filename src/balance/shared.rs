@@ -171,6 +171,20 @@ impl Shared {
         }
     }
 
+    /// Asks for a probe at once; says whether nobody had. Whoever was the first wakes the health thread.
+    #[inline]
+    pub fn ask_probe(&self) -> bool {
+        // Looking first keeps the line shared among workers that all see the same backend fail.
+        !self.condition.probe_asked.load(Ordering::Relaxed)
+            && !self.condition.probe_asked.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether somebody asked since the last call. The health thread's.
+    pub fn take_probe_request(&self) -> bool {
+        self.condition.probe_asked.load(Ordering::Relaxed)
+            && self.condition.probe_asked.swap(false, Ordering::AcqRel)
+    }
+
     pub fn set_ramp(&self, from: Option<Millis>) {
         let since = from.map_or(0, |from| from.0.max(1));
         self.condition.ramp_from.store(since, Ordering::Relaxed);
@@ -191,16 +205,6 @@ impl Shared {
 
     pub fn count_held(&self) {
         self.condition.held.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Asks the health thread to look at once; says whether nobody had asked yet.
-    pub fn ask_probe(&self) -> bool {
-        !self.condition.probe_asked.swap(true, Ordering::AcqRel)
-    }
-
-    /// Whether somebody asked for a probe since the last call. For the health thread.
-    pub fn take_probe_request(&self) -> bool {
-        self.condition.probe_asked.swap(false, Ordering::AcqRel)
     }
 }
 

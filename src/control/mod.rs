@@ -4,6 +4,7 @@
 //! never wait for it.
 
 mod facts;
+mod health;
 mod operator;
 mod resolve;
 mod signals;
@@ -14,7 +15,7 @@ mod workers;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::admin;
@@ -118,6 +119,19 @@ async fn run(config: Config, mut options: Options) -> Result<u8, StartError> {
     let lifecycle = Arc::new(Lifecycle::default());
 
     let bound: Vec<BoundAddress> = sets.iter().map(|set| set.address.clone()).collect();
+    let (admin_address, observe_address) = (side.admin_address(), side.observe_address());
+    let socket_files = || bound.iter().chain(&admin_address).chain(&observe_address);
+    let mut health = health::start(&published)?;
+    maker.set_health(health.waker());
+    // Whoever connects meanwhile waits in the listeners' queues: nobody is refused, and nobody meets a dead backend.
+    tokio::select! {
+        known = health.first_round() => known?,
+        signal = signals.next() => {
+            tracing::info!(signal, "stopped while backends were probed for the first time");
+            remove_socket_files(socket_files());
+            return Ok(exit::ANSWERED);
+        }
+    }
     let mut crew = workers::start(
         &published,
         &lifecycle,
@@ -129,14 +143,17 @@ async fn run(config: Config, mut options: Options) -> Result<u8, StartError> {
     crew.wait_until_ready().await?;
     lifecycle.advance(Stage::Serving);
 
+    let health = Mutex::new(health);
     let operator = Arc::new(Operator::new(
         published.clone(),
         maker,
         options.reread.take(),
-        Box::new(|_| {}),
+        Box::new(move |snapshot| {
+            let mut health = health.lock().unwrap_or_else(PoisonError::into_inner);
+            health.replace(health::plan(snapshot));
+        }),
     ));
     let state = Arc::new(admin_state(&snapshot, &lifecycle, shards));
-    let (admin_address, observe_address) = (side.admin_address(), side.observe_address());
     let (closing, closed) = tokio::sync::watch::channel(());
     let mut side_servers = side.serve(&state, &closed);
     side_servers.spawn(admin::serve(
@@ -173,7 +190,7 @@ async fn run(config: Config, mut options: Options) -> Result<u8, StartError> {
     drop(closing);
     // Whoever asked twice does not wait for the admin API's last answers either.
     while !stopped.at_once && side_servers.join_next().await.is_some() {}
-    remove_socket_files(bound.iter().chain(&admin_address).chain(&observe_address));
+    remove_socket_files(socket_files());
     Ok(stopped.code)
 }
 

@@ -9,7 +9,7 @@ pub mod retry;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 
 use crate::balance;
@@ -18,6 +18,7 @@ use crate::balance::pool::{Event, Settings, Verdict};
 use crate::clock::Millis;
 use crate::config::Config;
 use crate::http1;
+use crate::server::wake::WakeHandle;
 use crate::upstream::backend::Backend;
 use retry::RetryRules;
 
@@ -27,6 +28,8 @@ pub struct Pool {
     pub name: String,
     pub backends: Vec<Arc<Backend>>,
     pub balance: balance::pool::Pool,
+    /// Wakes the health thread, once there is one.
+    pub health: Arc<OnceLock<Arc<WakeHandle>>>,
 }
 
 impl Pool {
@@ -37,6 +40,7 @@ impl Pool {
             name: name.to_owned(),
             backends,
             balance: balance::pool::Pool::new(Settings::of(config), members),
+            health: Arc::default(),
         }
     }
 
@@ -126,6 +130,11 @@ impl Pool {
                     backend = name(index),
                     "backend is dead: a connect was refused"
                 );
+            }
+            Event::ProbeWanted { .. } => {
+                if let Some(wake) = self.health.get() {
+                    wake.wake();
+                }
             }
             Event::PanicBegan { well, of } => {
                 tracing::warn!(
