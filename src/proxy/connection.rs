@@ -269,6 +269,8 @@ pub async fn answer(
         close,
         head_only,
         reason_header: worker.snapshot.config.http.reason_header,
+        retry_after: None,
+        rate_limit: None,
     };
     let mut out = buffer::small();
     write_answer(reason, options, &mut out);

@@ -15,6 +15,7 @@ use crate::config::model::HostMode;
 use crate::http1::Method;
 use crate::http1::framing::BodyLength;
 use crate::http1::rewrite::{HostRewrite, RequestRewrite, request_bound, write_request};
+use crate::limits::address;
 use crate::proxy::body::BodyFollower;
 use crate::proxy::connection::{After, Client, Inbound, PeerName, Request, answer, log_refusal};
 use crate::proxy::context::Context;
@@ -281,6 +282,9 @@ impl<'a> Exchange<'a> {
             },
             forwarded: http.forwarded,
             client: self.client.peer,
+            trusted: self.client.peer.is_some_and(|peer| {
+                address::is_trusted(peer, &self.worker.snapshot.config.server.trusted_proxies)
+            }),
             scheme: "http",
             via: http.via,
         };

@@ -250,6 +250,7 @@ impl<'a> Response<'a> {
             via: self.worker.snapshot.config.http.via,
             dechunk,
             upgrade,
+            extra: &[],
         };
         let bytes = &self.buffer.filled()[..head_len];
         let head = self.worker.rewrite_into_scratch(|scratch| {

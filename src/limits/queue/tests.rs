@@ -303,6 +303,15 @@ struct Walker<'a> {
     passed_over: usize,
 }
 
+/// Whoever came before and has no slot on its way to it was passed over.
+fn note_overtaking(waiting: &mut [Walker<'_>], queues: &[Queue], served: usize) {
+    for other in waiting.iter_mut().filter(|other| other.arrived < served) {
+        let line = &queues[0].shared.workers[other.worker];
+        let under_way = line.offers.iter().any(|offers| offers.load(Ordering::SeqCst) > 0);
+        other.passed_over += usize::from(!under_way && !other.task.is_ready());
+    }
+}
+
 /// Workers, waiters and slots take steps in a random order; gives the most that anybody was passed over.
 fn walk(seed: u64, workers: usize, slots_in_all: u32, cancel: bool) -> usize {
     let mut rng = fastrand::Rng::with_seed(seed);
@@ -333,15 +342,7 @@ fn walk(seed: u64, workers: usize, slots_in_all: u32, cancel: bool) -> usize {
                     let served = waiting.swap_remove(at);
                     holding += 1;
                     worst = worst.max(served.passed_over);
-                    for other in waiting.iter_mut().filter(|other| other.arrived < served.arrived) {
-                        let has_offer = queues[other.worker]
-                            .line
-                            .borrow()
-                            .iter()
-                            .any(|waiter| matches!(waiter.state, State::Offered(_)))
-                            && other.task.is_ready();
-                        other.passed_over += usize::from(!has_offer);
-                    }
+                    note_overtaking(&mut waiting, &queues, served.arrived);
                 }
             }
             2 | 3 if holding > 0 => {
@@ -362,11 +363,9 @@ fn walk(seed: u64, workers: usize, slots_in_all: u32, cancel: bool) -> usize {
                 walker.arrived = arrivals;
                 arrivals += 1;
                 if walker.task.poll().is_ready() {
-                    waiting.pop();
+                    let served = waiting.pop().expect("just pushed");
                     holding += 1;
-                    for other in &mut waiting {
-                        other.passed_over += 1;
-                    }
+                    note_overtaking(&mut waiting, &queues, served.arrived);
                 }
             }
             _ => {}
