@@ -193,6 +193,11 @@ impl QueueShared {
             .all(|line| line.front.load(Ordering::SeqCst) >= number)
     }
 
+    /// Whether a newcomer may try at once. Offers that are under way although nobody waits have found somebody gone.
+    fn is_open(&self) -> bool {
+        self.bar.load(Ordering::SeqCst) == 0 || self.total.load(Ordering::SeqCst) == 0
+    }
+
     fn take_spare(&self) -> bool {
         let less = |spare: u32| spare.checked_sub(1);
         self.spare
@@ -247,7 +252,7 @@ impl Queue {
         mut try_take: impl FnMut() -> Take<T>,
     ) -> Result<T, QueueError> {
         let mut particular = false;
-        if self.shared.bar.load(Ordering::SeqCst) == 0 {
+        if self.shared.is_open() {
             match try_take() {
                 Take::Taken(slot) => return Ok(slot),
                 Take::Full => self.shared.spare.store(0, Ordering::SeqCst),
@@ -276,7 +281,7 @@ impl Queue {
     /// Takes a slot without waiting, if no waiter has a better right to it; else the caller is to [`wait`](Self::wait).
     #[inline]
     pub fn try_now<T>(&self, try_take: impl FnOnce() -> Take<T>) -> Option<T> {
-        if self.shared.bar.load(Ordering::SeqCst) != 0 {
+        if !self.shared.is_open() {
             return None;
         }
         match try_take() {
