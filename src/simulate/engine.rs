@@ -22,14 +22,13 @@ use super::tally::Tally;
 use super::{Contender, Nanos, SECOND, stream_seed};
 use crate::balance::outcome::{FailureSet, Outcome};
 use crate::balance::pool::Choice;
-use crate::config::model::Config;
+use crate::balance::tried::Tried;
+use crate::config::model::{Config, HealthCheckKind};
 
 /// Between two rounds of what load balancers do at times.
 const TICK: Nanos = SECOND / 20;
 /// Between two looks at deadlines, as in the data path.
 const SWEEP: Nanos = SECOND / 10;
-/// Attempts that one request may make, whatever the configuration says.
-const MOST_ATTEMPTS: usize = 16;
 
 /// Streams of random numbers.
 mod stream {
@@ -71,8 +70,10 @@ struct Exchange {
     work: f64,
     balancer: u32,
     worker: u16,
-    tried: [u16; MOST_ATTEMPTS],
+    tried: Tried,
     attempts: u8,
+    /// The budget has paid for the attempt under way, and gets it back if that goes well.
+    on_budget: bool,
 }
 
 /// Whom an attempt is for.
@@ -126,7 +127,7 @@ struct Engine<'a> {
     /// The backends that the scenario names.
     named: Vec<bool>,
     retry_on: FailureSet,
-    max_attempts: usize,
+    max_retries: u32,
     try_timeout: Nanos,
     overdue: Vec<usize>,
     tally: Tally,
@@ -170,7 +171,7 @@ impl<'a> Engine<'a> {
             active: vec![false; scenario.events.len()],
             named: (0..count).map(|at| is_named(scenario, at)).collect(),
             retry_on: FailureSet::new(&config.retry.on),
-            max_attempts: (config.retry.max_retries as usize + 1).min(MOST_ATTEMPTS),
+            max_retries: config.retry.max_retries,
             try_timeout: nanos(timeouts.response_head.min(per_try)),
             overdue: Vec::new(),
             tally: Tally::new(count, scenario.duration.nanos()),
@@ -221,6 +222,18 @@ impl<'a> Engine<'a> {
                 self.queue.push(incident.end(), Kind::Change, at * 2 + 1);
             }
         }
+        let check = &self.config.health_check;
+        if check.kind != HealthCheckKind::Off {
+            // Spread over the interval.
+            let interval = nanos(check.interval).max(1);
+            let mut random = fastrand::Rng::with_seed(stream_seed(self.plan.seed, stream::HEALTH));
+            for pair in 0..self.balancers.len() * self.backends.len() {
+                let (balancer, backend) = (pair / self.backends.len(), pair % self.backends.len());
+                let first = random.u64(..interval);
+                self.balancers[balancer].health(backend).next = first;
+                self.queue.push(first, Kind::Health, pair);
+            }
+        }
         if self.plan.scenario.antagonist.is_some() {
             (0..self.backends.len()).for_each(|at| self.disturb(at));
         }
@@ -246,7 +259,8 @@ impl<'a> Engine<'a> {
             Kind::Change => self.change(event.index),
             Kind::Antagonist => self.disturb(event.index),
             Kind::Slice => self.slice(),
-            Kind::Ask | Kind::Told | Kind::Health => {}
+            Kind::Health => self.probe(event.index),
+            Kind::Ask | Kind::Told => {}
         }
     }
 
@@ -263,11 +277,14 @@ impl<'a> Engine<'a> {
                 1 => 0,
                 workers => self.route.u16(..workers as u16),
             },
-            tried: [0; MOST_ATTEMPTS],
+            tried: Tried::default(),
             attempts: 0,
+            on_budget: false,
         };
         self.prepare_arrival();
         self.tally.arrived += 1;
+        let (balancer, worker) = (exchange.balancer as usize, usize::from(exchange.worker));
+        self.balancers[balancer].request(self.now, worker);
         let index = self.exchanges.insert(exchange);
         self.attempt(index);
     }
@@ -277,7 +294,7 @@ impl<'a> Engine<'a> {
     fn attempt(&mut self, index: usize) {
         let now = self.now;
         let exchange = &mut self.exchanges[index];
-        let tried = &exchange.tried[..usize::from(exchange.attempts)];
+        let tried = exchange.tried.as_slice();
         let balancer = &mut self.balancers[exchange.balancer as usize];
         let picked = balancer.begin(now, usize::from(exchange.worker), exchange.key, tried);
         let Some(choice) = picked else {
@@ -286,8 +303,7 @@ impl<'a> Engine<'a> {
             return;
         };
         let again = exchange.attempts > 0;
-        exchange.tried[usize::from(exchange.attempts)] = choice.index as u16;
-        exchange.attempts += 1;
+        exchange.attempts = exchange.attempts.saturating_add(1);
         let counts = exchange.arrived >= self.plan.scenario.warm_up();
         let work = exchange.work;
         let named = self.named[choice.index];
@@ -408,18 +424,38 @@ impl<'a> Engine<'a> {
     /// What an attempt's end means for whom it was for.
     #[inline]
     fn settle(&mut self, attempt: Attempt) {
-        let took = Duration::from_nanos(self.now - attempt.began);
         let outcome = attempt.outcome;
-        let Owner::Exchange { index, choice } = attempt.owner else {
-            return;
+        let (index, choice) = match attempt.owner {
+            Owner::Exchange { index, choice } => (index, choice),
+            Owner::Health { balancer } => return self.probed(balancer, attempt.backend, outcome),
+            Owner::Nobody => return,
         };
-        let exchange = &self.exchanges[index];
-        let balancer = &mut self.balancers[exchange.balancer as usize];
-        balancer.end(self.now, choice, outcome, took);
+        let exchange = &mut self.exchanges[index];
+        let (at, worker) = (exchange.balancer as usize, usize::from(exchange.worker));
+        let balancer = &mut self.balancers[at];
+        let took = Duration::from_nanos(self.now - attempt.began);
+        let tally = &mut self.tally;
+        balancer.end(self.now, choice, outcome, took, &mut |name| tally.happened(name));
         let failed = outcome.is_failure();
-        if failed && self.retry_on.contains(outcome) && usize::from(exchange.attempts) < self.max_attempts {
-            self.attempt(index);
-            return;
+        if std::mem::take(&mut exchange.on_budget) && !failed {
+            balancer.give_back(self.now, worker);
+        }
+        if failed && self.retry_on.contains(outcome) && u32::from(exchange.attempts) <= self.max_retries {
+            if balancer.pay(self.now, worker) {
+                exchange.on_budget = true;
+                exchange.tried.push(choice.index);
+                if !balancer.has_untried(exchange.tried.as_slice()) {
+                    // Better the same one once more than none.
+                    exchange.tried.clear();
+                }
+                self.ask_for_probe(at, choice.index);
+                self.attempt(index);
+                return;
+            }
+            self.tally.refused_retries += 1;
+        }
+        if failed {
+            self.ask_for_probe(at, choice.index);
         }
         self.finish(index, failed);
     }
@@ -457,6 +493,46 @@ impl<'a> Engine<'a> {
 
     fn tick(&mut self) {
         self.queue.push(self.now + TICK, Kind::Tick, 0);
+        let tally = &mut self.tally;
+        for balancer in &mut self.balancers {
+            balancer.tick(self.now, &mut |name| tally.happened(name));
+        }
+    }
+
+    /// Sends a health probe, if the one that is due is this.
+    fn probe(&mut self, pair: usize) {
+        let (balancer, backend) = (pair / self.backends.len(), pair % self.backends.len());
+        if self.balancers[balancer].health(backend).next != self.now {
+            return;
+        }
+        self.balancers[balancer].probe_begins(self.now, backend);
+        self.tally.health_probes += 1;
+        self.send(Attempt {
+            owner: Owner::Health { balancer },
+            backend,
+            work: 0.0,
+            began: self.now,
+            deadline: self.now.saturating_add(nanos(self.config.health_check.timeout)),
+            outcome: Outcome::Timeout,
+            lost: false,
+        });
+    }
+
+    /// A health probe ended so.
+    fn probed(&mut self, balancer: usize, backend: usize, outcome: Outcome) {
+        let tally = &mut self.tally;
+        let next =
+            self.balancers[balancer].probed(self.now, backend, outcome, &mut |name| tally.happened(name));
+        self.queue
+            .push(next, Kind::Health, balancer * self.backends.len() + backend);
+    }
+
+    /// Sends a health probe at once where a failed attempt has asked for one.
+    fn ask_for_probe(&mut self, balancer: usize, backend: usize) {
+        if let Some(at) = self.balancers[balancer].asked_probe(self.now, backend) {
+            self.queue
+                .push(at, Kind::Health, balancer * self.backends.len() + backend);
+        }
     }
 
     /// Something of the scenario begins (even) or ends (odd): every backend becomes what all that goes on makes of it.

@@ -17,6 +17,9 @@ pub mod scenario;
 pub mod service;
 pub mod tally;
 
+#[cfg(test)]
+mod tests;
+
 use crate::config::model::{Config, StrategyKind};
 use crate::config::strategy_name;
 
@@ -89,22 +92,4 @@ fn stream_seed(seed: u64, stream: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn contenders_are_found_by_name_with_either_separator() {
-        for contender in Contender::all() {
-            assert_eq!(Contender::by_name(contender.name()), Some(contender));
-        }
-        assert_eq!(Contender::by_name("least_conn"), Contender::by_name("least-conn"));
-        assert_eq!(
-            Contender::by_name("consistent-hash").map(Contender::name),
-            Some("consistent_hash")
-        );
-        assert_eq!(Contender::by_name("best"), None);
-    }
 }
