@@ -7,17 +7,21 @@ use std::time::Duration;
 use super::{Nanos, SECOND, stream_seed};
 use crate::balance::liveness::Candidates;
 use crate::balance::outcome::Outcome;
-use crate::balance::pick::{Local, Member};
-use crate::balance::pool::{Ask, Choice, Event, Pool, Settings, Verdict};
+use crate::balance::outlier::{Sample, SilenceWatch};
+use crate::balance::pick::{Local, Member, Pick};
+use crate::balance::pool::{Ask, Choice, Event, Pool, Settings};
+use crate::balance::prequal::Due;
 use crate::balance::shared::Shared;
 use crate::clock::Millis;
 use crate::config::model::{Backend, Config, HealthCheck};
+use crate::health::schedule::ASKED_SPACING;
+use crate::health::verdict::{Finding, Machine, Rules};
 
 /// What `balance` takes for the time when a simulation begins: 0 means "never" there.
 const BEGINNING: u64 = 1_000_000;
 
-/// Probes of one backend that were asked for are at least so far apart.
-const ASKED_SPACING: Nanos = SECOND / 10;
+/// Between two looks at what the traffic of the last interval showed, as the health thread has it.
+const JUDGE_INTERVAL: Nanos = SECOND;
 
 /// `balance` counts in milliseconds.
 #[inline]
@@ -30,31 +34,37 @@ pub struct Balancer {
     pool: Pool,
     workers: Vec<Local>,
     check: HealthCheck,
+    max_retries: u32,
     /// By backend.
     health: Vec<Health>,
+    seen: Vec<Seen>,
+    silence: SilenceWatch,
+    answers: Vec<u64>,
+    judged: Nanos,
+    /// Backends that a probe is wanted of at once.
+    wanted: Vec<usize>,
 }
 
 /// What probes have shown of one backend, and when the next one is due.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Health {
-    good: u32,
-    bad: u32,
-    down: bool,
+    machine: Machine,
     /// The next probe: never while one is under way, or where nobody probes.
     pub next: Nanos,
-    last: Nanos,
     asked: bool,
+    asked_last: Option<Nanos>,
 }
 
-impl Health {
-    const UNKNOWN: Health = Health {
-        good: 0,
-        bad: 0,
-        down: false,
-        next: Nanos::MAX,
-        last: 0,
-        asked: false,
-    };
+/// What the attempts at one backend came to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    attempts: u64,
+    failed: u64,
+    /// Those of the failed ones that got no answer at all.
+    silent: u64,
+    took: Duration,
+    /// The same at the last judgement.
+    judged: (u64, u64, Duration),
 }
 
 impl Balancer {
@@ -68,11 +78,24 @@ impl Balancer {
             let local = Local::new(stream_seed(seed, worker as u64));
             local.with_budget(retry.budget, retry.min_per_second, workers)
         };
+        let health = |_: &Backend| Health {
+            machine: Machine::new(config.health_check.start),
+            next: Nanos::MAX,
+            asked: false,
+            asked_last: None,
+        };
+        let members: Vec<Member> = config.backends.iter().map(member).collect();
         Balancer {
-            pool: Pool::new(Settings::of(config), config.backends.iter().map(member).collect()),
             workers: (0..workers).map(local).collect(),
             check: config.health_check.clone(),
-            health: vec![Health::UNKNOWN; config.backends.len()],
+            max_retries: config.retry.max_retries,
+            health: config.backends.iter().map(health).collect(),
+            seen: vec![Seen::default(); members.len()],
+            silence: SilenceWatch::default(),
+            answers: vec![0; members.len()],
+            judged: 0,
+            wanted: Vec::new(),
+            pool: Pool::new(Settings::of(config), members),
         }
     }
 
@@ -82,20 +105,53 @@ impl Balancer {
         self.workers[worker].budget.request(millis(now));
     }
 
-    /// Chooses for one attempt, which begins by that; none if nobody is eligible.
+    /// Chooses for the attempt after `retries` others, which begins by that; none if nobody is eligible.
     #[inline]
-    pub fn begin(&mut self, now: Nanos, worker: usize, key: Option<u64>, tried: &[u16]) -> Option<Choice> {
+    pub fn begin(
+        &mut self,
+        now: Nanos,
+        worker: usize,
+        key: Option<u64>,
+        tried: &[u16],
+        retries: u32,
+    ) -> Option<Choice> {
         let now = millis(now);
         let ask = Ask {
             now,
             key,
             sticky: None,
             tried,
-            may_try: true,
+            may_try: retries < self.max_retries,
         };
         let choice = self.pool.pick(&ask, &mut self.workers[worker])?;
         self.pool.members()[choice.index].shared.begin(now);
         Some(choice)
+    }
+
+    /// The backends that this worker is to ask for their load after a pick.
+    #[inline]
+    pub fn probes_due(&mut self, now: Nanos, worker: usize) -> Due {
+        let pick = Pick {
+            members: self.pool.members(),
+            candidates: Candidates::new(self.pool.eligible(), &[]),
+            now: millis(now),
+            key: None,
+            slow_start: None,
+        };
+        self.pool.strategy().probes_due(&pick, &mut self.workers[worker])
+    }
+
+    /// What a backend said of its load: requests in flight, and nanoseconds that one may expect to take; none: nothing
+    /// came back.
+    #[inline]
+    pub fn told(&mut self, now: Nanos, worker: usize, backend: usize, load: Option<(u32, Nanos)>) {
+        let probes = &mut self.workers[worker].probes;
+        match load {
+            Some((in_flight, latency)) => {
+                probes.add(backend, in_flight, latency as f32 / 1000.0, millis(now));
+            }
+            None => probes.failed(backend),
+        }
     }
 
     /// An attempt ended so, `took` after it began. `happened` is told the names of what came of it.
@@ -108,9 +164,16 @@ impl Balancer {
         took: Duration,
         happened: &mut impl FnMut(&'static str),
     ) {
-        let events = &mut |event| happened(name(event));
+        let index = choice.index;
+        let seen = &mut self.seen[index];
+        seen.attempts += 1;
+        seen.failed += u64::from(outcome.is_failure());
+        seen.silent += u64::from(!matches!(outcome, Outcome::Status(_)));
+        seen.took += took;
+        let wanted = &mut self.wanted;
+        let events = &mut |event| note(event, wanted, happened);
         self.pool.settle(choice, outcome, took, millis(now), events);
-        self.pool.members()[choice.index].shared.end();
+        self.pool.members()[index].shared.end();
     }
 
     /// Whether the budget pays for another attempt.
@@ -118,9 +181,14 @@ impl Balancer {
         self.workers[worker].budget.take(millis(now))
     }
 
-    /// An attempt that the budget had paid for went well.
-    pub fn give_back(&mut self, now: Nanos, worker: usize) {
-        self.workers[worker].budget.give_back(millis(now));
+    /// An attempt that the budget had paid for ended.
+    pub fn paid_attempt_ended(&mut self, now: Nanos, worker: usize, failed: bool) {
+        let budget = &mut self.workers[worker].budget;
+        if failed {
+            budget.lost();
+        } else {
+            budget.give_back(millis(now));
+        }
     }
 
     /// Whether somebody is left that was not tried.
@@ -128,8 +196,21 @@ impl Balancer {
         Candidates::new(self.pool.eligible(), tried).count() > 0
     }
 
+    /// What the health thread does at its tick.
     pub fn tick(&mut self, now: Nanos, happened: &mut impl FnMut(&'static str)) {
-        self.pool.tick(millis(now), &mut |event| happened(name(event)));
+        let wanted = &mut self.wanted;
+        let events = &mut |event| note(event, wanted, happened);
+        self.pool.tick(millis(now), events);
+        for (answers, seen) in self.answers.iter_mut().zip(&self.seen) {
+            *answers = seen.attempts - seen.silent;
+        }
+        self.pool
+            .listen_for_silence(&mut self.silence, &self.answers, millis(now), events);
+        if now - self.judged >= JUDGE_INTERVAL {
+            self.judged = now;
+            let samples = self.seen.iter_mut().map(Seen::sample).map(Some).collect();
+            self.pool.judge(samples, millis(now), events);
+        }
     }
 
     /// What is known of a backend's health.
@@ -137,22 +218,29 @@ impl Balancer {
         &mut self.health[backend]
     }
 
-    /// When a probe that a failed connect has asked for is to begin; none if none was asked for, or one is under way.
-    pub fn asked_probe(&mut self, now: Nanos, backend: usize) -> Option<Nanos> {
-        let health = &mut self.health[backend];
-        let asked = self.pool.members()[backend].shared.take_probe_request();
-        if !asked || health.next == Nanos::MAX {
-            return None;
+    /// A backend that is to be probed at once, and when; to be asked until there is none.
+    #[inline]
+    pub fn wanted_probe(&mut self, now: Nanos) -> Option<(usize, Nanos)> {
+        while let Some(backend) = self.wanted.pop() {
+            let health = &mut self.health[backend];
+            let asked = self.pool.members()[backend].shared.take_probe_request();
+            if asked && health.next != Nanos::MAX {
+                let spacing = ASKED_SPACING.as_nanos() as Nanos;
+                health.asked = true;
+                health.next = health.asked_last.map_or(now, |last| now.max(last + spacing));
+                return Some((backend, health.next));
+            }
         }
-        health.asked = true;
-        health.next = now.max(health.last + ASKED_SPACING);
-        Some(health.next)
+        None
     }
 
     /// A probe of a backend begins.
     pub fn probe_begins(&mut self, now: Nanos, backend: usize) {
         let health = &mut self.health[backend];
-        (health.last, health.next) = (now, Nanos::MAX);
+        health.next = Nanos::MAX;
+        if health.asked {
+            health.asked_last = Some(now);
+        }
     }
 
     /// What a probe found; gives the time of the next one.
@@ -164,47 +252,61 @@ impl Balancer {
         happened: &mut impl FnMut(&'static str),
     ) -> Nanos {
         let check = &self.check;
+        let rules = Rules {
+            rise: check.rise,
+            fall: check.fall,
+        };
+        let is_good = |status: &u16| {
+            let mut ranges = check.expect_status.iter();
+            ranges.any(|range| (range.first..=range.last).contains(status))
+        };
+        let finding = match outcome {
+            Outcome::Status(status) if is_good(&status) => Finding::Good,
+            Outcome::ConnectRefused => Finding::Refused,
+            Outcome::ConnectTimeout => Finding::Unreached,
+            _ => Finding::Bad,
+        };
         let health = &mut self.health[backend];
-        let good = match outcome {
-            Outcome::Status(status) => check
-                .expect_status
-                .iter()
-                .any(|range| (range.first..=range.last).contains(&status)),
-            _ => false,
-        };
-        if good {
-            (health.good, health.bad) = (health.good + 1, 0);
-        } else {
-            (health.good, health.bad) = (0, health.bad + 1);
-        }
         let asked = std::mem::take(&mut health.asked);
-        let unreached = matches!(outcome, Outcome::ConnectRefused | Outcome::ConnectTimeout);
-        let verdict = match (good, unreached) {
-            (true, _) if health.down && health.good >= check.rise => Some(Verdict::Up),
-            (false, true) if health.bad >= check.fall || asked => Some(Verdict::Dead),
-            (false, false) if !health.down && health.bad >= check.fall => Some(Verdict::Sick),
-            _ => None,
-        };
-        let changing = if health.down {
-            health.good > 0
-        } else {
-            health.bad > 0
-        };
-        if let Some(verdict) = verdict {
-            let down = verdict != Verdict::Up;
-            if std::mem::replace(&mut health.down, down) != down {
-                let events = &mut |event| happened(name(event));
-                self.pool.probe(backend, verdict, millis(now), events);
-                happened(if down { "probes: down" } else { "probes: up" });
-            }
-        }
-        let pace = match (changing, check.fast_interval) {
+        let change = health.machine.observe(finding, asked, rules);
+        let pace = match (health.machine.is_changing(), check.fast_interval) {
             (true, Some(fast)) => fast,
             (true, None) => check.interval / 4,
             (false, _) => check.interval,
         };
-        self.health[backend].next = now + pace.as_nanos() as Nanos;
-        self.health[backend].next
+        let next = now + pace.as_nanos() as Nanos;
+        health.next = next;
+        if let Some(change) = change.filter(|change| change.from.is_some()) {
+            happened(change.to.word());
+        }
+        if let Some(verdict) = health.machine.verdict().filter(|_| change.is_some() || asked) {
+            let wanted = &mut self.wanted;
+            let events = &mut |event| note(event, wanted, happened);
+            self.pool.probe(backend, verdict, millis(now), events);
+        }
+        next
+    }
+}
+
+impl Seen {
+    /// What happened since the last judgement.
+    fn sample(&mut self) -> Sample {
+        let (attempts, failed, took) = self.judged;
+        self.judged = (self.attempts, self.failed, self.took);
+        Sample {
+            attempts: self.attempts - attempts,
+            failures: self.failed - failed,
+            answers: self.attempts - attempts,
+            response_time: self.took - took,
+        }
+    }
+}
+
+/// Keeps what the engine has to act on, and tells the rest by name.
+fn note(event: Event, wanted: &mut Vec<usize>, happened: &mut impl FnMut(&'static str)) {
+    match event {
+        Event::ProbeWanted { index } => wanted.push(index),
+        event => happened(name(event)),
     }
 }
 
@@ -219,7 +321,8 @@ fn name(event: Event) -> &'static str {
         Event::EjectionTrial { .. } => "outlier: on trial",
         Event::Returned { .. } => "outlier: returned",
         Event::Held { .. } => "held",
-        Event::Dead { .. } => "dead",
+        Event::Dead { .. } => "refused a connect",
+        Event::ProbeWanted { .. } => "probe wanted",
         Event::PanicBegan { .. } => "panic: began",
         Event::PanicEnded { .. } => "panic: ended",
     }

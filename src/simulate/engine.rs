@@ -103,6 +103,16 @@ struct Attempt {
     lost: bool,
 }
 
+/// One question for a backend's load.
+#[derive(Clone, Copy, Debug)]
+struct LoadProbe {
+    balancer: usize,
+    worker: usize,
+    backend: usize,
+    /// In flight, and the latency to be expected.
+    load: Option<(u32, Nanos)>,
+}
+
 struct Engine<'a> {
     plan: &'a Plan<'a>,
     config: &'a Config,
@@ -114,6 +124,9 @@ struct Engine<'a> {
     queue: Queue,
     exchanges: Slab<Exchange>,
     attempts: Slab<Attempt>,
+    loads: Slab<LoadProbe>,
+    /// Whether the strategy asks for loads.
+    asks: bool,
     backends: Vec<Backend>,
     balancers: Vec<Balancer>,
     arrivals: Arrivals,
@@ -161,6 +174,8 @@ impl<'a> Engine<'a> {
             queue: Queue::default(),
             exchanges: Slab::with_capacity(1024),
             attempts: Slab::with_capacity(1024),
+            loads: Slab::new(),
+            asks: config.strategy.probe_path.is_some(),
             balancers: (0..scenario.load_balancers.0).map(balancer).collect(),
             arrivals: Arrivals::new(scenario, capacity, plan.log.clone(), seed),
             work: random(stream::WORK),
@@ -260,7 +275,8 @@ impl<'a> Engine<'a> {
             Kind::Antagonist => self.disturb(event.index),
             Kind::Slice => self.slice(),
             Kind::Health => self.probe(event.index),
-            Kind::Ask | Kind::Told => {}
+            Kind::Ask => self.ask(event.index),
+            Kind::Told => self.told(event.index),
         }
     }
 
@@ -287,6 +303,9 @@ impl<'a> Engine<'a> {
         self.balancers[balancer].request(self.now, worker);
         let index = self.exchanges.insert(exchange);
         self.attempt(index);
+        if self.asks {
+            self.ask_for_loads(balancer, worker);
+        }
     }
 
     /// The next attempt of an exchange, or its end if there is nobody to try.
@@ -296,18 +315,18 @@ impl<'a> Engine<'a> {
         let exchange = &mut self.exchanges[index];
         let tried = exchange.tried.as_slice();
         let balancer = &mut self.balancers[exchange.balancer as usize];
-        let picked = balancer.begin(now, usize::from(exchange.worker), exchange.key, tried);
+        let retries = u32::from(exchange.attempts);
+        let picked = balancer.begin(now, usize::from(exchange.worker), exchange.key, tried, retries);
         let Some(choice) = picked else {
             self.tally.nobody += 1;
             self.finish(index, true);
             return;
         };
-        let again = exchange.attempts > 0;
         exchange.attempts = exchange.attempts.saturating_add(1);
         let counts = exchange.arrived >= self.plan.scenario.warm_up();
         let work = exchange.work;
         let named = self.named[choice.index];
-        self.tally.attempt(counts, choice.index, again, named);
+        self.tally.attempt(counts, choice.index, retries > 0, named);
         let whole = self.config.timeouts.exchange.map_or(Nanos::MAX, nanos);
         let deadline = now
             .saturating_add(self.try_timeout)
@@ -437,10 +456,11 @@ impl<'a> Engine<'a> {
         let tally = &mut self.tally;
         balancer.end(self.now, choice, outcome, took, &mut |name| tally.happened(name));
         let failed = outcome.is_failure();
-        if std::mem::take(&mut exchange.on_budget) && !failed {
-            balancer.give_back(self.now, worker);
+        if std::mem::take(&mut exchange.on_budget) {
+            balancer.paid_attempt_ended(self.now, worker, failed);
         }
-        if failed && self.retry_on.contains(outcome) && u32::from(exchange.attempts) <= self.max_retries {
+        let covered = failed && self.retry_on.contains(outcome);
+        if covered && u32::from(exchange.attempts) <= self.max_retries {
             if balancer.pay(self.now, worker) {
                 exchange.on_budget = true;
                 exchange.tried.push(choice.index);
@@ -448,14 +468,14 @@ impl<'a> Engine<'a> {
                     // Better the same one once more than none.
                     exchange.tried.clear();
                 }
-                self.ask_for_probe(at, choice.index);
+                self.send_wanted_probes(at);
                 self.attempt(index);
                 return;
             }
             self.tally.refused_retries += 1;
         }
         if failed {
-            self.ask_for_probe(at, choice.index);
+            self.send_wanted_probes(at);
         }
         self.finish(index, failed);
     }
@@ -493,9 +513,10 @@ impl<'a> Engine<'a> {
 
     fn tick(&mut self) {
         self.queue.push(self.now + TICK, Kind::Tick, 0);
-        let tally = &mut self.tally;
-        for balancer in &mut self.balancers {
-            balancer.tick(self.now, &mut |name| tally.happened(name));
+        for at in 0..self.balancers.len() {
+            let tally = &mut self.tally;
+            self.balancers[at].tick(self.now, &mut |name| tally.happened(name));
+            self.send_wanted_probes(at);
         }
     }
 
@@ -527,12 +548,53 @@ impl<'a> Engine<'a> {
             .push(next, Kind::Health, balancer * self.backends.len() + backend);
     }
 
-    /// Sends a health probe at once where a failed attempt has asked for one.
-    fn ask_for_probe(&mut self, balancer: usize, backend: usize) {
-        if let Some(at) = self.balancers[balancer].asked_probe(self.now, backend) {
-            self.queue
-                .push(at, Kind::Health, balancer * self.backends.len() + backend);
+    /// Lets health probes begin that a load balancer wants at once.
+    fn send_wanted_probes(&mut self, balancer: usize) {
+        while let Some((backend, at)) = self.balancers[balancer].wanted_probe(self.now) {
+            self.queue.push(at, Kind::Health, balancer * self.backends.len() + backend);
         }
+    }
+
+    /// Asks backends for their load, as the strategy wants it after a pick.
+    #[inline]
+    fn ask_for_loads(&mut self, balancer: usize, worker: usize) {
+        let due = self.balancers[balancer].probes_due(self.now, worker);
+        for &backend in due.iter() {
+            self.tally.load_probes += 1;
+            let index = self.loads.insert(LoadProbe {
+                balancer,
+                worker,
+                backend: usize::from(backend),
+                load: None,
+            });
+            let at = self.now + self.delay();
+            self.queue.push(at, Kind::Ask, index);
+        }
+    }
+
+    /// A load probe is at its backend.
+    #[inline]
+    fn ask(&mut self, index: usize) {
+        let probe = &mut self.loads[index];
+        let backend = &self.backends[probe.backend];
+        let mut wait = 0;
+        match backend.condition {
+            Condition::Crashed => {}
+            Condition::Gone => wait = nanos(self.config.timeouts.connect),
+            Condition::Well | Condition::Failing { .. } => {
+                let (in_flight, latency) = backend.own_view();
+                probe.load = Some((in_flight, latency.unwrap_or(0)));
+            }
+        }
+        let at = self.now + wait + self.delay();
+        self.queue.push(at, Kind::Told, index);
+    }
+
+    /// A load probe's answer is at its load balancer.
+    #[inline]
+    fn told(&mut self, index: usize) {
+        let probe = self.loads.remove(index);
+        self.balancers[probe.balancer].told(self.now, probe.worker, probe.backend, probe.load);
     }
 
     /// Something of the scenario begins (even) or ends (odd): every backend becomes what all that goes on makes of it.

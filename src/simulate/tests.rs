@@ -203,8 +203,8 @@ fn a_crashed_backend_gets_no_more_than_its_share_of_probes() {
             .find(|(known, _)| *known == name)
             .map(|(_, count)| *count)
     };
-    assert_eq!(happened("dead"), Some(1), "{:?}", tally.happened);
-    assert_eq!(happened("probes: up"), Some(1), "{:?}", tally.happened);
+    assert_eq!(happened("refused a connect"), Some(1), "{:?}", tally.happened);
+    assert_eq!(happened("up"), Some(1), "{:?}", tally.happened);
     // A refused connect takes it out at once: what was on its way, and no more.
     assert!(tally.retries < 100, "{} retries", tally.retries);
     let slice = |second: Nanos| tally.slices[(second * 1_000_000_000 / tally.slice_length) as usize];
