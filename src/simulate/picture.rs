@@ -166,7 +166,7 @@ fn logarithmic(
         .configure_mesh()
         .light_line_style(WHITE)
         .x_desc(x_title)
-        .x_labels(10)
+        .x_labels(if x_title.is_empty() { 5 } else { 10 })
         .x_label_formatter(x_name)
         .y_label_formatter(&|y| short(*y))
         .label_style((FONT, LABEL))
@@ -208,6 +208,20 @@ fn frame<'a, 'b>(area: &'a Area<'b>, title: &str) -> ChartBuilder<'a, 'b, SVGBac
     builder
 }
 
+/// The largest of 1, 2 and 5 times a power of ten that is not above `number`.
+fn round_below(number: f64) -> f64 {
+    let power = 10f64.powf(number.log10().floor());
+    let times = [5.0, 2.0, 1.0].into_iter().find(|times| times * power <= number);
+    times.unwrap_or(1.0) * power
+}
+
+/// The least of them that is above it.
+fn round_above(number: f64) -> f64 {
+    let power = 10f64.powf(number.log10().floor());
+    let times = [1.0, 2.0, 5.0].into_iter().find(|times| times * power > number);
+    times.unwrap_or(10.0) * power
+}
+
 /// The percentile with so many nines: 2 is "99".
 fn percentile_name(nines: &f64) -> String {
     let per_cent = 100.0 - 10f64.powf(2.0 - nines);
@@ -219,6 +233,7 @@ fn percentile_name(nines: &f64) -> String {
 
 fn short(number: f64) -> String {
     match number {
+        0.0 => "0".to_owned(),
         0.0..1.0 => format!("{number:.2}"),
         1.0..10.0 if number.fract() > 0.05 => format!("{number:.1}"),
         1000.0.. => format!("{}k", number / 1000.0),
