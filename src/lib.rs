@@ -12,6 +12,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod event;
+pub mod experiment;
 pub mod health;
 pub mod http1;
 pub mod limits;

@@ -54,7 +54,12 @@ fn directory() -> tempfile::TempDir {
 #[test]
 fn the_same_seed_prints_the_same_json_for_every_strategy() {
     let directory = directory();
-    let run = |seed| found(directory.path(), &["--scenario", "small.toml", "--json", "--seed", seed]);
+    let run = |seed| {
+        found(
+            directory.path(),
+            &["--scenario", "small.toml", "--json", "--seed", seed],
+        )
+    };
     let first = run("7");
     assert_eq!(first, run("7"));
     assert_ne!(first, run("8"));
@@ -68,9 +73,14 @@ fn the_same_seed_prints_the_same_json_for_every_strategy() {
     }
     for row in rows {
         let count = |name: &str| row[name].as_u64().expect(name);
-        assert_eq!(count("arrived"), count("done") + count("failed") + count("in_flight"));
+        assert_eq!(
+            count("arrived"),
+            count("done") + count("failed") + count("in_flight")
+        );
         assert!((1900..2100).contains(&count("arrived")), "{row}");
-        assert!(row["measured"]["latency_ms"]["p99"].as_f64() > row["measured"]["latency_ms"]["p50"].as_f64());
+        assert!(
+            row["measured"]["latency_ms"]["p99"].as_f64() > row["measured"]["latency_ms"]["p50"].as_f64()
+        );
         assert!(row.get("requests_per_wall_second").is_none());
     }
 }
@@ -85,14 +95,22 @@ fn the_table_has_a_line_for_each_strategy_and_the_picture_too() {
         "--time",
     ];
     let table = found(directory.path(), &arguments);
-    for told in ["p99.9 ms", "queue", "requests/s", "2 load balancers before 4 backends"] {
+    for told in [
+        "p99.9 ms",
+        "queue",
+        "requests/s",
+        "2 load balancers before 4 backends",
+    ] {
         assert!(table.contains(told), "{table}");
     }
     let lines: Vec<&str> = table.lines().collect();
     let [.., first, second] = lines.as_slice() else {
         panic!("{table}")
     };
-    assert!(first.starts_with("least-conn ") && second.starts_with("round-robin "), "{table}");
+    assert!(
+        first.starts_with("least-conn ") && second.starts_with("round-robin "),
+        "{table}"
+    );
     let picture = fs::read_to_string(directory.path().join("out.svg")).expect("a picture");
     assert!(picture.starts_with("<svg") && picture.trim_end().ends_with("</svg>"));
     assert!(picture.contains("least-conn") && picture.contains("<polyline"));
@@ -110,10 +128,20 @@ fn a_configuration_brings_its_backends_and_its_rules() {
         [[backends]]\nurl = \"http://127.0.0.1:9001\"\nname = \"one\"\n\
         [[backends]]\nurl = \"http://127.0.0.1:9002\"\nname = \"two\"\n";
     fs::write(directory.path().join("weir.toml"), config).expect("written");
-    let failing = SMALL.replace("'slow'", "'fail'").replace("factor", "share").replace("= 4\n", "= 0.5\n");
-    let failing = failing.replace("backends = 0.5", "backends = 4").replace("cores = 0.5", "cores = 4");
+    let failing = SMALL
+        .replace("'slow'", "'fail'")
+        .replace("factor", "share")
+        .replace("= 4\n", "= 0.5\n");
+    let failing = failing
+        .replace("backends = 0.5", "backends = 4")
+        .replace("cores = 0.5", "cores = 4");
     fs::write(directory.path().join("failing.toml"), failing).expect("written");
-    let arguments = ["--config=weir.toml", "--scenario=failing.toml", "--strategies=round-robin", "--json"];
+    let arguments = [
+        "--config=weir.toml",
+        "--scenario=failing.toml",
+        "--strategies=round-robin",
+        "--json",
+    ];
     let report: Value = serde_json::from_str(&found(directory.path(), &arguments)).expect("JSON");
     assert_eq!(report["backends"], serde_json::json!(["one", "two"]));
     assert!(report["strategies"][0]["failed"].as_u64() > Some(0), "{report}");
@@ -122,7 +150,11 @@ fn a_configuration_brings_its_backends_and_its_rules() {
         serde_json::from_str(&found(directory.path(), &[&arguments[..], &with].concat())).expect("JSON");
     assert_eq!(report["strategies"][0]["failed"].as_u64(), Some(0), "{report}");
     fs::write(directory.path().join("bad.toml"), "[retry]\nmax_retrys = 1\n").expect("written");
-    refused(directory.path(), &["--config=bad.toml"], &["bad.toml", "max_retrys", "max_retries"]);
+    refused(
+        directory.path(),
+        &["--config=bad.toml"],
+        &["bad.toml", "max_retrys", "max_retries"],
+    );
     let out_of_range = SMALL.replace("backends = 1\n", "backends = 2\n");
     fs::write(directory.path().join("out.toml"), out_of_range).expect("written");
     refused(
@@ -135,7 +167,9 @@ fn a_configuration_brings_its_backends_and_its_rules() {
 #[test]
 fn a_recorded_log_is_replayed() {
     let directory = directory();
-    let lines: String = (0..1000).map(|n| format!("{},user-{}\n", 1000.0 + f64::from(n) / 500.0, n % 7)).collect();
+    let lines: String = (0..1000)
+        .map(|n| format!("{},user-{}\n", 1000.0 + f64::from(n) / 500.0, n % 7))
+        .collect();
     fs::create_dir(directory.path().join("logs")).expect("a directory");
     fs::write(directory.path().join("logs/requests.csv"), lines).expect("written");
     let scenario = SMALL.replace("rate = 500", "type = 'log'\nfile = 'requests.csv'");
@@ -159,11 +193,27 @@ fn what_is_wrong_with_a_scenario_is_told_with_file_line_and_key() {
     refused(
         directory.path(),
         &["--scenario=broken.toml"],
-        &["broken.toml:6: [arrivals] rat: unknown field `rat`", "`rate`", "rat = 500"],
+        &[
+            "broken.toml:6: [arrivals] rat: unknown field `rat`",
+            "`rate`",
+            "rat = 500",
+        ],
     );
-    refused(directory.path(), &["--scenario=chaos"], &["chaos is neither a file nor one of", "kill-one"]);
-    refused(directory.path(), &["--strategies=best"], &["best", "least-response"]);
-    refused(directory.path(), &["--print-scenario=chaos"], &["chaos", "steady"]);
+    refused(
+        directory.path(),
+        &["--scenario=chaos"],
+        &["chaos is neither a file nor one of", "kill-one"],
+    );
+    refused(
+        directory.path(),
+        &["--strategies=best"],
+        &["best", "least-response"],
+    );
+    refused(
+        directory.path(),
+        &["--print-scenario=chaos"],
+        &["chaos", "steady"],
+    );
 }
 
 #[test]

@@ -551,7 +551,8 @@ impl<'a> Engine<'a> {
     /// Lets health probes begin that a load balancer wants at once.
     fn send_wanted_probes(&mut self, balancer: usize) {
         while let Some((backend, at)) = self.balancers[balancer].wanted_probe(self.now) {
-            self.queue.push(at, Kind::Health, balancer * self.backends.len() + backend);
+            self.queue
+                .push(at, Kind::Health, balancer * self.backends.len() + backend);
         }
     }
 
@@ -582,8 +583,7 @@ impl<'a> Engine<'a> {
             Condition::Crashed => {}
             Condition::Gone => wait = nanos(self.config.timeouts.connect),
             Condition::Well | Condition::Failing { .. } => {
-                let (in_flight, latency) = backend.own_view();
-                probe.load = Some((in_flight, latency.unwrap_or(0)));
+                probe.load = Some(backend.own_view(self.now));
             }
         }
         let at = self.now + wait + self.delay();

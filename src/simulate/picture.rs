@@ -160,8 +160,8 @@ fn logarithmic(
 ) -> Result<(), Failure> {
     let (left, right) = bounds(lines, |point| point.0);
     let (low, high) = bounds(lines, |point| point.1);
-    let mut chart =
-        frame(area, title).build_cartesian_2d(left..right, (low * 0.9..high * 1.1).log_scale())?;
+    let heights = (round_below(low)..round_above(high)).log_scale();
+    let mut chart = frame(area, title).build_cartesian_2d(left..right, heights)?;
     chart
         .configure_mesh()
         .light_line_style(WHITE)

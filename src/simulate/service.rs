@@ -7,14 +7,18 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
-use super::Nanos;
 use super::distribution::Distribution;
 use super::scenario::Discipline;
+use super::{Nanos, SECOND};
 
 /// Requests in flight that have statistics of their own; above, they are counted with the last.
 const BUCKETS: usize = 64;
 /// Answers that a bucket remembers.
 const REMEMBERED: usize = 16;
+/// Answers that a median is of, if there are so many.
+const WANTED: usize = 9;
+/// Older answers say nothing about now.
+const FRESH: Nanos = 5 * SECOND;
 
 /// What happens to the requests that arrive.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -178,7 +182,7 @@ impl Backend {
             return None;
         }
         let Reverse(Running { job, .. }) = self.running.pop()?;
-        self.own.record(job.met, now - job.arrived);
+        self.own.record(job.met, now, now - job.arrived);
         if let Some(next) = self.waiting.pop_front() {
             self.start(next);
         }
@@ -230,10 +234,10 @@ impl Backend {
     }
 
     /// What it says of itself to a load probe: in flight, and the latency that one more may expect (the median of the
-    /// last answers to requests that met about as many), in nanoseconds.
-    pub fn own_view(&self) -> (u32, Option<Nanos>) {
+    /// last answers to requests that met about as many), in nanoseconds. As `weir backend` has it.
+    pub fn own_view(&self, now: Nanos) -> (u32, Nanos) {
         let in_flight = self.in_flight() as u32;
-        (in_flight, self.own.median(in_flight))
+        (in_flight, self.own.median(in_flight, now))
     }
 
     fn start(&mut self, job: Job) {
@@ -265,9 +269,15 @@ struct OwnView {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Ring {
-    last: [u32; REMEMBERED],
+    last: [Answered; REMEMBERED],
     len: u8,
     next: u8,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Answered {
+    at: Nanos,
+    took: Nanos,
 }
 
 impl Default for OwnView {
@@ -290,28 +300,37 @@ impl OwnView {
         ((power - 2) * EXACT + eighth).min(BUCKETS as u32 - 1) as usize
     }
 
-    fn record(&mut self, met: u32, took: Nanos) {
+    fn record(&mut self, met: u32, at: Nanos, took: Nanos) {
         let ring = &mut self.answers[OwnView::bucket(met)];
-        let micros = (took / 1000).min(u64::from(u32::MAX)) as u32;
-        ring.last[usize::from(ring.next)] = micros;
+        ring.last[usize::from(ring.next)] = Answered { at, took };
         ring.next = (ring.next + 1) % REMEMBERED as u8;
         ring.len = (ring.len + 1).min(REMEMBERED as u8);
     }
 
-    /// Of the bucket that has answers and is nearest to `met`.
-    fn median(&self, met: u32) -> Option<Nanos> {
+    /// Of the buckets nearest to `met`; 0 where nothing is known.
+    fn median(&self, met: u32, now: Nanos) -> Nanos {
         let here = OwnView::bucket(met);
-        let near = (0..BUCKETS).find_map(|distance| {
+        let mut found = [0; WANTED + 2 * REMEMBERED];
+        let mut len = 0;
+        for distance in 0..BUCKETS {
             let below = here.checked_sub(distance);
-            let above = Some(here + distance).filter(|above| *above < BUCKETS);
-            let known = |at: &usize| self.answers[*at].len > 0;
-            below.filter(known).or(above.filter(known))
-        })?;
-        let ring = &self.answers[near];
-        let mut known = ring.last;
-        let known = &mut known[..usize::from(ring.len)];
-        known.sort_unstable();
-        known.get(known.len() / 2).map(|micros| u64::from(*micros) * 1000)
+            let above = Some(here + distance).filter(|above| distance > 0 && *above < BUCKETS);
+            for ring in below.into_iter().chain(above).map(|at| &self.answers[at]) {
+                let known = ring.last[..usize::from(ring.len)].iter();
+                for answered in known.filter(|answered| answered.at + FRESH >= now) {
+                    found[len] = answered.took;
+                    len += 1;
+                }
+            }
+            if len >= WANTED {
+                break;
+            }
+        }
+        let found = &mut found[..len];
+        match len {
+            0 => 0,
+            len => *found.select_nth_unstable(len / 2).1,
+        }
     }
 }
 
@@ -383,12 +402,13 @@ mod tests {
     #[test]
     fn its_own_view_is_the_median_near_the_present_load() {
         let mut backend = Backend::new(1, FIFO, None, 10, 1.0);
-        assert_eq!(backend.own_view(), (0, None));
+        assert_eq!(backend.own_view(0), (0, 0));
         for _ in 0..3 {
             backend.take(backend.at, 0, 1e6);
             run(&mut backend);
         }
-        assert_eq!(backend.own_view(), (0, Some(1_000_000)));
+        assert_eq!(backend.own_view(backend.at), (0, 1_000_000));
+        assert_eq!(backend.own_view(backend.at + FRESH + 1_000_000_000), (0, 0));
         let mut last = 0;
         for met in 0..100_000 {
             let bucket = OwnView::bucket(met);
