@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use weir::metrics::{BackendInfo, BackendState, Info, Shard, Snapshot, json};
+use weir::metrics::{BackendCounts, BackendInfo, BackendState, Info, Shard, Snapshot, json};
 
 const BACKENDS: usize = 100;
 const WORKERS: usize = 16;
@@ -22,9 +22,10 @@ fn latencies() -> Vec<Duration> {
 }
 
 fn record(criterion: &mut Criterion) {
-    let shard = Shard::new(BACKENDS);
+    let shard = Shard::new(0);
+    let counts: Vec<_> = (0..BACKENDS).map(|_| BackendCounts::new(1)).collect();
     let latencies = latencies();
-    let mut next = latencies.iter().cycle().zip((0..BACKENDS).cycle());
+    let mut next = latencies.iter().cycle().zip(counts.iter().cycle());
     criterion.bench_function("record/attempt", |bencher| {
         bencher.iter(|| {
             let (elapsed, backend) = next.next().expect("a cycle does not end");
@@ -35,7 +36,7 @@ fn record(criterion: &mut Criterion) {
         bencher.iter(|| {
             let (elapsed, backend) = next.next().expect("a cycle does not end");
             shard.exchange_received();
-            shard.selection(black_box(backend));
+            shard.selection(black_box(backend), false);
             shard.attempt(black_box(backend), black_box(Some(200)), black_box(*elapsed));
         });
     });
@@ -43,24 +44,25 @@ fn record(criterion: &mut Criterion) {
 
 fn scrape(criterion: &mut Criterion) {
     let latencies = latencies();
-    let shards: Vec<_> = (0..WORKERS).map(|_| Arc::new(Shard::new(BACKENDS))).collect();
-    for shard in &shards {
-        for backend in 0..BACKENDS {
-            for elapsed in &latencies {
-                shard.attempt(backend, Some(200), *elapsed);
-            }
-        }
-    }
+    let shards: Vec<_> = (0..WORKERS).map(|number| Arc::new(Shard::new(number))).collect();
     let info = Info {
         backends: (0..BACKENDS)
             .map(|index| BackendInfo {
                 url: format!("http://127.0.0.1:{index}"),
                 name: format!("b{index}"),
+                counts: Arc::new(BackendCounts::new(WORKERS)),
             })
             .collect(),
         algorithm: "round-robin".to_owned(),
         started: Instant::now(),
     };
+    for shard in &shards {
+        for backend in &info.backends {
+            for elapsed in &latencies {
+                shard.attempt(&backend.counts, Some(200), *elapsed);
+            }
+        }
+    }
     let up = |_| BackendState {
         healthy: true,
         eligible: true,

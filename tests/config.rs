@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use weir::config::model::{Level, ListenAddress};
-use weir::config::{Config, Errors, Loaded, Sources, load, load_str, reference, render};
+use weir::config::{Config, Errors, Loaded, Sources, load, load_str, reference, render, strategy_name};
 
 const SHIPPED: &str = include_str!("../config/weir.toml");
 const DOCUMENT: &str = include_str!("../docs/configuration.md");
@@ -23,6 +23,7 @@ environment = "a \"test\""
 backlog = 17
 max_connections = 1000
 max_requests_per_connection = 100
+trusted_proxies = ["10.0.0.0/8", "::1"]
 
 [runtime]
 workers = 2
@@ -63,19 +64,33 @@ receive_buffer = "1MB"
 
 [limits]
 buffer_memory = "64MiB"
+max_connections_per_ip = 20
+max_inflight = 30
+queue = 0
+queue_timeout = "40ms"
 
 [strategy]
-type = "round_robin"
+type = "consistent-hash"
 virtual_nodes = 7
+key = "header:X-User"
+max_load = 0
+probe_path = "/load?now=1"
+probe_rate = 0.5
+probes_max_per_second = 7
+slow_start = "17s"
+tier_min = 2
 
 [[backends]]
 url = "http://Host:8081/"
 name = "a"
 weight = 3
+priority = 2
 
 [[backends]]
 url = "unix:/run/app.sock"
 weight = 0
+priority = 1
+backup = true
 
 [logging]
 level = "trace"
@@ -83,6 +98,8 @@ format = "json"
 
 [admin]
 address = "off"
+token_file = "/etc/weir/token"
+hosts = ["Weir.example"]
 
 [observe]
 address = ":9071"
@@ -133,6 +150,37 @@ buffer = 0
 per_try_timeout = "16s"
 budget = 0
 min_per_second = 0
+
+[outlier]
+consecutive_gateway = "off"
+consecutive_5xx = 6
+success_rate = false
+min_volume = 7
+latency_factor = 2.5
+base_ejection = "18s"
+max_ejection_percent = 100
+
+[hedge]
+enabled = true
+
+[rate_limit]
+requests = 8
+per = "1m"
+burst = 9
+key = "header:X-Api-Key"
+exempt = ["127.0.0.1"]
+max_keys = 1000
+
+[admission]
+target = "5ms"
+interval = "50ms"
+
+[sticky]
+cookie = "app"
+secret_file = "secret"
+secure = true
+max_age = "1h"
+path = "/app"
 "#;
 
 fn owned(env: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -166,7 +214,9 @@ fn settings(text: &str) -> BTreeSet<String> {
         if line.starts_with('[') && line.ends_with(']') {
             section = line.trim_matches(['[', ']']).to_owned();
         } else if let Some((key, _)) = line.split_once(" = ")
-            && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+            && key
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
         {
             found.insert(format!("{section}.{key}"));
         }
@@ -273,11 +323,8 @@ fn the_test_of_everything_is_of_everything() {
         found
     };
     let same: Vec<String> = values(GOOD).intersection(&values(EVERYTHING)).cloned().collect();
-    // `pin` must stay true beside `cores`, and there is no other strategy.
-    assert_eq!(
-        same,
-        ["[runtime] pin = true", "[strategy] type = \"round-robin\""]
-    );
+    // Not every backend can be a backup, and `pin` must stay true beside `cores`.
+    assert_eq!(same, ["[[backends]] backup = false", "[runtime] pin = true"]);
 }
 
 /// What a variable or a flag carries for a value of TOML.
@@ -428,6 +475,110 @@ fn what_kubernetes_sets_is_ignored_with_a_notice() {
 }
 
 #[test]
+fn what_has_no_effect_is_noticed() {
+    let notices = |text: &str| accepted(&format!("{text}{GOOD}"), &[], &[]).notices;
+    for (text, notice) in [
+        (
+            "[strategy]\nprobe_path = \"/load\"\n",
+            "strategy.probe_path = \"/load\" has no effect without strategy.type \"prequal\" (weir.toml:2)",
+        ),
+        (
+            "[strategy]\ntype = \"failover\"\nvirtual_nodes = 7\n",
+            "strategy.virtual_nodes = 7 has no effect without strategy.type \"consistent_hash\" (weir.toml:3)",
+        ),
+        (
+            "[strategy]\ntype = \"prequal\"\nprobe_rate = 1\n",
+            "strategy.probe_rate = 1 has no effect without strategy.type \"prequal\" and a strategy.probe_path \
+             (weir.toml:3)",
+        ),
+        (
+            "[rate_limit]\nburst = 5\n",
+            "rate_limit.burst = 5 has no effect while rate_limit.requests is \"off\" (weir.toml:2)",
+        ),
+        (
+            "[sticky]\ncookie = \"weir\"\n",
+            "sticky.cookie without sticky.secret_file: whoever knows the backends' names can make a cookie for each",
+        ),
+        (
+            "[[backends]]\nurl = \"http://b:80\"\nweight = 2\n",
+            "backends.weight has no effect with strategy.type \"round-robin\", 0 aside; \"weighted-round-robin\" \
+             gives each its share",
+        ),
+        (
+            "[[backends]]\nurl = \"http://b:80\"\npriority = 2\n",
+            "backends.priority has no effect without strategy.type \"failover\"",
+        ),
+    ] {
+        assert_eq!(notices(text), [notice], "{text}");
+    }
+    // Defaults, written out or not, and keys that matter are no news.
+    assert_eq!(accepted(SHIPPED, &[], &[]).notices, [""; 0]);
+    for text in [
+        "[strategy]\ntype = \"maglev\"\nkey = \"uri\"\nmax_load = 0\n",
+        "[strategy]\ntype = \"prequal\"\nprobe_path = \"/load\"\nprobe_rate = 1\n",
+        "[strategy]\ntype = \"failover\"\ntier_min = 2\n[[backends]]\nurl = \"http://b:80\"\npriority = 2\n",
+        "[strategy]\ntype = \"random\"\n[[backends]]\nurl = \"http://b:80\"\nweight = 2\n",
+        "[rate_limit]\nrequests = 10\nburst = 5\n",
+        "[sticky]\ncookie = \"__Host-weir\"\nsecure = true\nsecret_file = \"secret\"\nmax_age = \"none\"\n",
+        "[limits]\nmax_inflight = 3\nqueue = 0\n",
+    ] {
+        assert_eq!(notices(text), [""; 0], "{text}");
+    }
+}
+
+#[test]
+fn every_strategy_is_known_by_either_separator() {
+    for name in [
+        "round-robin",
+        "weighted-round-robin",
+        "random",
+        "least-conn",
+        "p2c",
+        "least-response",
+        "consistent-hash",
+        "maglev",
+        "prequal",
+        "failover",
+    ] {
+        let kind = |name: &str| {
+            let text = format!("[strategy]\ntype = \"{name}\"\n{GOOD}");
+            accepted(&text, &[], &[]).config.strategy.kind
+        };
+        assert_eq!(kind(name), kind(&name.replace('-', "_")));
+        assert_eq!(strategy_name(kind(name)).replace('_', "-"), name);
+    }
+}
+
+#[test]
+fn admin_beyond_this_machine_needs_a_token() {
+    let accepts = |address: &str, rest: &str| {
+        let text = format!("[admin]\naddress = \"{address}\"\n{rest}{GOOD}");
+        load_str("weir.toml", &text, &[], &[]).is_ok()
+    };
+    for local in [
+        "127.0.0.1:9070",
+        "127.9.9.9:9070",
+        "[::1]:9070",
+        "[::ffff:127.0.0.1]:9070",
+        "localhost:9070",
+        "unix:/run/weir.sock",
+        "off",
+    ] {
+        assert!(accepts(local, ""), "{local}");
+    }
+    for open in [
+        ":9070",
+        "0.0.0.0:9070",
+        "[::]:9070",
+        "10.0.0.1:9070",
+        "[fd00::1]:9070",
+    ] {
+        assert!(!accepts(open, ""), "{open}");
+        assert!(accepts(open, "token_file = \"/etc/weir/token\"\n"), "{open}");
+    }
+}
+
+#[test]
 fn backends_can_come_from_a_variable_and_a_flag() {
     let urls =
         |loaded: Loaded| -> Vec<String> { loaded.config.backends.into_iter().map(|one| one.url).collect() };
@@ -557,6 +708,8 @@ told! {
     wrong_strategies_are_told: STRATEGIES, "bad_strategies";
     wrong_combinations_are_told: TOGETHER, "bad_combinations";
     wrong_resilience_is_told: RESILIENCE, "bad_resilience";
+    wrong_limits_are_told: LIMITS, "bad_limits";
+    a_wrong_admin_address_is_told: ADMIN, "bad_admin";
     wrong_variables_are_told: ENVIRONMENT, "bad_environment";
     wrong_flags_are_told: FLAGS, "bad_flags";
     everything_wrong_is_told_at_once: MANY, "bad_everything";

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use super::serve::{Limits, serve_within};
 use super::{Listener, Phase, State, Surface, internal, serve};
-use crate::metrics::{BackendInfo, BackendState, Info, Shard};
+use crate::metrics::{BackendCounts, BackendInfo, BackendState, Info, Shard};
 
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -35,10 +35,11 @@ fn fixture() -> Fixture {
     let backends = ["a", "b"].map(|name| BackendInfo {
         url: format!("http://{name}:80"),
         name: name.to_owned(),
+        counts: Arc::new(BackendCounts::new(1)),
     });
     let (phase_now, eligible_now) = (Arc::clone(&phase), Arc::clone(&eligible));
     let state = State {
-        shards: vec![Arc::new(Shard::new(2))],
+        shards: vec![Arc::new(Shard::new(0))],
         info: Info {
             backends: backends.to_vec(),
             algorithm: "round-robin".to_owned(),
@@ -183,9 +184,10 @@ async fn metrics_are_what_the_shards_hold() {
     let fixture = fixture();
     let served = serve_tcp(None, Surface::Admin, &fixture.state);
     let shard = &fixture.state.shards[0];
+    let counts = &*fixture.state.info.backends[0].counts;
     shard.exchange_received();
-    shard.selection(0);
-    shard.attempt(0, Some(201), Duration::from_micros(7));
+    shard.selection(counts, false);
+    shard.attempt(counts, Some(201), Duration::from_micros(7));
     for target in ["/metrics", "/metrics?format=json"] {
         let reply = ask(&served, "GET", target).await;
         assert_eq!(reply.status, 200);

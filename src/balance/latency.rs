@@ -15,6 +15,8 @@ impl Latency {
     /// Counts one response time.
     pub fn record(&self, _took: Duration, _now: Millis) {}
 
+    pub fn record_failure(&self, _took: Duration, _now: Millis) {}
+
     /// Microseconds as of `now`; none without a sample.
     pub fn read(&self, _now: Millis) -> Option<f32> {
         let _ = &self.word;

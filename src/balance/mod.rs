@@ -2,13 +2,23 @@
 //! the same code runs in the data path, in tests, in benches and in the simulator.
 
 pub mod breaker;
+pub mod budget;
+pub mod ejection;
+mod gate;
 pub mod latency;
 pub mod liveness;
 pub mod outcome;
+pub mod outlier;
 pub mod pick;
 pub mod pool;
 pub mod round_robin;
 pub mod shared;
+mod sync;
+pub mod tried;
+mod window;
+
+#[cfg(test)]
+mod tests;
 
 use round_robin::RoundRobin;
 

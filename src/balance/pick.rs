@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::budget::RetryBudget;
 use super::liveness::Candidates;
 use super::shared::Shared;
 use crate::clock::Millis;
@@ -88,12 +89,29 @@ impl Pick<'_> {
 #[derive(Debug)]
 pub struct Local {
     pub random: fastrand::Rng,
+    /// What retries may cost.
+    pub budget: RetryBudget,
 }
 
 impl Local {
+    /// Without a bound on retries other than the configuration's default for one worker.
     pub fn new(seed: u64) -> Self {
         Local {
             random: fastrand::Rng::with_seed(seed),
+            budget: RetryBudget::new(20, 10.0),
         }
     }
+
+    /// With this worker's share of the retry budget: per cent of its requests, and its part of `min_per_second`.
+    pub fn with_budget(mut self, percent: u8, min_per_second: u32, workers: usize) -> Self {
+        self.set_budget(percent, min_per_second, workers);
+        self
+    }
+
+    pub fn set_budget(&mut self, percent: u8, min_per_second: u32, workers: usize) {
+        self.budget = RetryBudget::new(percent, min_per_second as f32 / workers.max(1) as f32);
+    }
+
+    /// The pool has changed: what is known by position means nothing any more.
+    pub fn forget_positions(&mut self) {}
 }

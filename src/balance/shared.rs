@@ -2,12 +2,14 @@
 //!
 //! Lines are apart by who writes them: what every attempt writes, what only changes of state write.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 
 use super::breaker::Breaker;
+use super::ejection::Ejection;
 use super::latency::Latency;
+use super::outlier::Streak;
 use crate::clock::Millis;
 
 /// The atomics of one backend.
@@ -16,6 +18,8 @@ pub struct Shared {
     hot: CachePadded<Hot>,
     condition: CachePadded<Condition>,
     pub breaker: CachePadded<Breaker>,
+    pub ejection: CachePadded<Ejection>,
+    pub streak: CachePadded<Streak>,
 }
 
 /// Written by every attempt.
@@ -35,6 +39,14 @@ struct Condition {
     flags: AtomicU32,
     /// When it began to take traffic again, in milliseconds; 0: it is not ramping up.
     ramp_from: AtomicU64,
+    /// When it was last put on trial, in milliseconds.
+    trial_since: AtomicU64,
+    /// How often opening or ejecting did not take effect.
+    held: AtomicU64,
+    /// A worker asks for a probe at once.
+    probe_asked: AtomicBool,
+    /// When a reason to leave it out last came or went.
+    since: AtomicU64,
 }
 
 /// One reason why a backend may be left out; a set of them is a `u32`.
@@ -53,6 +65,10 @@ pub enum Flag {
     Draining = 16,
     /// By the operator: nothing goes there.
     Maintenance = 32,
+    /// Its breaker is half-open or its ejection is over: attempts need a permit.
+    OnTrial = 64,
+    /// Opening its breaker or ejecting it did not take effect. No reason to leave it out.
+    Held = 128,
 }
 
 impl Shared {
@@ -130,5 +146,32 @@ impl Shared {
     pub fn set_ramp(&self, from: Option<Millis>) {
         let since = from.map_or(0, |from| from.0.max(1));
         self.condition.ramp_from.store(since, Ordering::Relaxed);
+    }
+
+    pub fn trial_since(&self) -> Millis {
+        Millis(self.condition.trial_since.load(Ordering::Relaxed))
+    }
+
+    pub fn set_trial_since(&self, now: Millis) {
+        self.condition.trial_since.store(now.0, Ordering::Relaxed);
+    }
+
+    /// How often an opening or an ejection did not take effect.
+    pub fn held(&self) -> u64 {
+        self.condition.held.load(Ordering::Relaxed)
+    }
+
+    pub fn count_held(&self) {
+        self.condition.held.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Asks the health thread to look at once; says whether nobody had asked yet.
+    pub fn ask_probe(&self) -> bool {
+        !self.condition.probe_asked.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether somebody asked for a probe since the last call. For the health thread.
+    pub fn take_probe_request(&self) -> bool {
+        self.condition.probe_asked.swap(false, Ordering::AcqRel)
     }
 }

@@ -6,12 +6,14 @@
 use std::time::Duration;
 
 use super::forms::{
-    BackendName, BackendUrl, Bad, Boolean, FailureForm, Form, HeaderForm, HostForm, InMemory, Integer,
-    IpForm, List, ListenForm, MethodForm, NetForm, Optional, PathForm, Rate, Size, StatusRangeForm,
-    StrategyForm, Target, Text, Time, Words,
+    BackendName, BackendUrl, Bad, Boolean, CookieName, CookiePath, Decimal, FailureForm, FilePath, Form,
+    HashKeyForm, HeaderForm, HostForm, HostName, InMemory, Integer, IpForm, List, ListenForm, MethodForm,
+    NetForm, Optional, PathForm, Rate, RateKeyForm, Size, StatusRangeForm, StrategyForm, Target, Text, Time,
+    Words,
 };
 use super::model::{Config, DriverChoice, ForwardedMode, HealthCheckKind, HealthStart, Level, LogFormat};
 use super::node::Node;
+use super::validate::MAX_BACKENDS;
 
 /// One key that fills a field of `T`.
 pub(super) struct Key<T> {
@@ -74,6 +76,12 @@ const TIB: u64 = 1024 * GIB;
 /// The largest number of sockets that a key may ask for; the kernel's `nr_open` is below it everywhere.
 const SOCKETS: usize = 16_777_216;
 
+/// The largest of the other counts: of exchanges, of connections, of keys in a table.
+const MANY: u32 = 16_777_216;
+
+/// An exchange keeps the backends that it has tried in a table of a fixed size.
+const MAX_RETRIES: u32 = 10;
+
 /// An optional value whose absence is written "none" (and read as "off" too).
 const fn or_none<F>(form: F) -> Optional<F> {
     Optional { form, word: "none" }
@@ -82,6 +90,14 @@ const fn or_none<F>(form: F) -> Optional<F> {
 /// An optional value whose absence is written "off" (and read as "none" too).
 const fn or_off<F>(form: F) -> Optional<F> {
     Optional { form, word: "off" }
+}
+
+/// An optional length of life that ends with the client's session where it is absent.
+const fn or_session<F>(form: F) -> Optional<F> {
+    Optional {
+        form,
+        word: "session",
+    }
 }
 
 /// An optional value that weir chooses itself where it is absent.
@@ -103,6 +119,8 @@ pub(super) static KEYS: &[Key<Config>] = keys! {
     max_requests_per_connection = server.max_requests_per_connection:
         or_none(Integer { min: 1u64, max: 1_000_000_000_000 }),
         "Exchanges on one client connection before it is closed.";
+    trusted_proxies = server.trusted_proxies: List { form: NetForm, min: 0, max: 1024 },
+        "Whose `X-Forwarded-For` or `Forwarded` is believed, read from the right; from all others it is replaced.";
 
     [runtime]
     workers = runtime.workers: Integer { min: 0usize, max: 1024 },
@@ -175,12 +193,34 @@ pub(super) static KEYS: &[Key<Config>] = keys! {
     [limits]
     buffer_memory = limits.buffer_memory: or_auto(Size { min: 4 * MIB, max: 1024 * TIB }),
         "Bytes of pooled buffers over all workers; `auto` is half of the cgroup's limit or of RAM.";
+    max_connections_per_ip = limits.max_connections_per_ip: or_none(Integer { min: 1u32, max: MANY }),
+        "Client connections from one address (IPv6: one /64), over all workers.";
+    max_inflight = limits.max_inflight: or_none(Integer { min: 1u32, max: MANY }),
+        "Exchanges under way at one backend, over all workers; `upstream.max_connections` counts sockets.";
+    queue = limits.queue: Integer { min: 0u32, max: MANY },
+        "Exchanges of a pool that may wait while `max_inflight` is reached everywhere; 0: none waits.";
+    queue_timeout = limits.queue_timeout: Time::POSITIVE,
+        "How long one waits there before it gets 503.";
 
     [strategy]
     type = strategy.kind: StrategyForm,
         "How a backend is chosen; `-` and `_` are the same in names.";
     virtual_nodes = strategy.virtual_nodes: Integer { min: 1u32, max: 10_000 },
-        "Points per weight unit on the ring of a hashing strategy.";
+        "Points per weight unit on the ring of `consistent_hash`.";
+    key = strategy.key: HashKeyForm,
+        "What `consistent_hash` and `maglev` hash; a request without it is spread.";
+    max_load = strategy.max_load: Decimal { min: 1.0, max: 100.0, or_zero: true },
+        "No backend of a hashing strategy gets more than this times its share of what is in flight.";
+    probe_path = strategy.probe_path: or_none(PathForm { query: true, root: true }),
+        "Where `prequal` asks backends for their load; without it weir's own counts stand in.";
+    probe_rate = strategy.probe_rate: Decimal { min: 0.0, max: 100.0, or_zero: false },
+        "Probes of `prequal` per request.";
+    probes_max_per_second = strategy.probes_max_per_second: Integer { min: 1u32, max: 1_000_000 },
+        "Probes of one worker at most.";
+    slow_start = strategy.slow_start: Time::FROM_ZERO,
+        "How long a backend that comes back, or is new, takes to reach its whole weight; `0s`: none.";
+    tier_min = strategy.tier_min: Integer { min: 1u32, max: MAX_BACKENDS as u32 },
+        "`failover`: with fewer eligible backends in a tier, the next one joins.";
 
     [logging]
     level = logging.level: Words::<Level>::new(),
@@ -190,7 +230,11 @@ pub(super) static KEYS: &[Key<Config>] = keys! {
 
     [admin]
     address = admin.address: or_off(ListenForm),
-        "The admin API.";
+        "The admin API; on anything but loopback or a Unix socket it needs `token_file`.";
+    token_file = admin.token_file: or_none(FilePath),
+        "Holds the token that every request must carry: `Authorization: Bearer …`.";
+    hosts = admin.hosts: List { form: HostName, min: 0, max: 64 },
+        "Names that `Host` may carry besides addresses and localhost; with others a request is refused.";
 
     [observe]
     address = observe.address: or_off(ListenForm),
@@ -243,6 +287,22 @@ pub(super) static KEYS: &[Key<Config>] = keys! {
     panic_threshold = health_check.panic_threshold: Integer { min: 0u8, max: 100 },
         "Per cent of the pool; when fewer are left, liveness is ignored. 0: never.";
 
+    [outlier]
+    consecutive_gateway = outlier.consecutive_gateway: or_off(Integer { min: 1u32, max: 1_000_000 }),
+        "Failures in a row without an answer, or with 502, 503 or 504, that eject a backend.";
+    consecutive_5xx = outlier.consecutive_5xx: or_off(Integer { min: 1u32, max: 1_000_000 }),
+        "The same for failures of any kind: no answer, or any 5xx.";
+    success_rate = outlier.success_rate: Boolean,
+        "Whether a success rate below the pool's mean less 1.9 standard deviations ejects.";
+    min_volume = outlier.min_volume: Integer { min: 1u32, max: 1_000_000_000 },
+        "Requests per second of a backend below which its success rate is not judged.";
+    latency_factor = outlier.latency_factor: or_off(Decimal { min: 1.1, max: 1000.0, or_zero: false }),
+        "Times the pool's median latency that ejects.";
+    base_ejection = outlier.base_ejection: Time { min: Duration::from_millis(1), max: Duration::from_secs(86_400) },
+        "The first ejection's length; the second lasts twice as long, and so on.";
+    max_ejection_percent = outlier.max_ejection_percent: Integer { min: 0u8, max: 100 },
+        "Per cent of the pool that may be ejected at a time.";
+
     [circuit_breaker]
     enabled = circuit_breaker.enabled: Boolean,
         "Whether backends that fail are left out for a while.";
@@ -267,7 +327,7 @@ pub(super) static KEYS: &[Key<Config>] = keys! {
         "Whether it may open where that leaves fewer than `panic_threshold` per cent of the pool.";
 
     [retry]
-    max_retries = retry.max_retries: Integer { min: 0u32, max: 100 },
+    max_retries = retry.max_retries: Integer { min: 0u32, max: MAX_RETRIES },
         "Attempts after the first one; 0 turns retries off.";
     methods = retry.methods: List { form: MethodForm, min: 0, max: 64 },
         "Methods that may be sent again after something was sent.";
@@ -281,6 +341,43 @@ pub(super) static KEYS: &[Key<Config>] = keys! {
         "Retries, as per cent of the requests of the last 10 s.";
     min_per_second = retry.min_per_second: Integer { min: 0u32, max: 1_000_000 },
         "Retries per second that are always within the budget.";
+
+    [hedge]
+    enabled = hedge.enabled: Boolean,
+        "A second attempt for idempotent requests after the pool's 95th percentile, out of the retries' budget.";
+
+    [rate_limit]
+    requests = rate_limit.requests: or_off(Integer { min: 1u32, max: MANY }),
+        "Requests per `per` of one key; what is over it gets 429.";
+    per = rate_limit.per: Time { min: Duration::from_millis(1), max: Duration::from_secs(86_400) },
+        "What `requests` are counted over.";
+    burst = rate_limit.burst: Integer { min: 1u32, max: MANY },
+        "Requests of one key that may come at once.";
+    key = rate_limit.key: RateKeyForm,
+        "Whom it counts: a client's address (IPv6: its /64), or what a header says.";
+    exempt = rate_limit.exempt: List { form: NetForm, min: 0, max: 1024 },
+        "Clients that no limit holds.";
+    max_keys = rate_limit.max_keys: Integer { min: 64u32, max: MANY },
+        "Keys that the table has room for.";
+
+    [admission]
+    target = admission.target:
+        or_off(Time { min: Duration::from_millis(1), max: Duration::from_secs(60) }),
+        "The delay that may stand before requests are refused with 503.";
+    interval = admission.interval: Time { min: Duration::from_millis(1), max: Duration::from_secs(3600) },
+        "How long `target` may be exceeded before that.";
+
+    [sticky]
+    cookie = sticky.cookie: or_off(CookieName),
+        "The cookie that brings a client back to its backend.";
+    secret_file = sticky.secret_file: or_none(FilePath),
+        "Holds the key of the cookie's hash, the same for all instances; without it the key is known to everybody.";
+    secure = sticky.secure: Boolean,
+        "Whether the cookie is for https alone.";
+    max_age = sticky.max_age: or_session(Time { min: Duration::from_secs(1), max: Duration::from_secs(365 * 86_400) }),
+        "How long the client keeps it; `session` is until the browser closes.";
+    path = sticky.path: CookiePath,
+        "The paths that it is sent for.";
 };
 
 /// One `[[backends]]` as it is being read.
@@ -290,6 +387,8 @@ pub(super) struct Draft {
     /// None: the url's authority.
     pub(super) name: Option<String>,
     pub(super) weight: u16,
+    pub(super) priority: u16,
+    pub(super) backup: bool,
 }
 
 impl Default for Draft {
@@ -298,6 +397,8 @@ impl Default for Draft {
             url: None,
             name: None,
             weight: 1,
+            priority: 0,
+            backup: false,
         }
     }
 }
@@ -331,7 +432,11 @@ pub(super) static BACKEND_KEYS: &[Key<Draft>] = keys! {
     name = name: Given(BackendName),
         "What it is called in metrics, logs and the admin API; unique. Default: the url's authority.";
     weight = weight: Integer { min: 0u16, max: u16::MAX },
-        "Its share next to the others'; 0 takes it out of service. Round robin gives all others equal turns.";
+        "Its share next to the others'; 0 takes it out of service. `round-robin` gives all others equal turns.";
+    priority = priority: Integer { min: 0u16, max: u16::MAX },
+        "Its tier under `failover`: lower ones first.";
+    backup = backup: Boolean,
+        "Whether it takes part only where too few of the others are left, under any strategy.";
 };
 
 /// The sections in the order in which they are documented and printed, `backends` aside.

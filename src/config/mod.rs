@@ -13,6 +13,7 @@ mod environment;
 mod file;
 mod flags;
 mod forms;
+mod idle;
 mod keys;
 pub mod model;
 mod node;

@@ -5,8 +5,10 @@ use std::collections::HashMap;
 use super::assembly::{Assembly, Written};
 use super::diagnostics::Problem;
 use super::forms::{overlap, show_listen};
+use super::idle;
 use super::keys::{BACKEND_KEYS, position};
 use super::model::{Backend, BackendAddress, ListenAddress};
+use super::source::Place;
 
 /// The most backends of a pool: their liveness and their metrics are tables of that size.
 pub(super) const MAX_BACKENDS: usize = 4096;
@@ -16,13 +18,23 @@ pub(super) fn judge(assembly: &mut Assembly) {
     runtime(assembly);
     listeners(assembly);
     intervals(assembly);
+    admin(assembly);
+    sticky(assembly);
     backends(assembly);
+    if assembly.problems.is_empty() {
+        idle::notice(assembly);
+    }
 }
 
 impl Assembly {
     /// Whether the key has a good value.
     fn sound(&self, section: &str, name: &str) -> bool {
         position(section, name).is_some_and(|position| !self.slots[position].broken)
+    }
+
+    /// Whether anybody wrote the key.
+    fn written(&self, section: &str, name: &str) -> bool {
+        position(section, name).is_some_and(|position| self.slots[position].place.is_some())
     }
 
     /// `problem`, at the place where the key was written; a default has none.
@@ -97,9 +109,11 @@ fn listeners(assembly: &mut Assembly) {
         let reason = format!("{section}.address: \"{address}\" collides with \"{taken}\" of {other}.address");
         let problem = Problem::new(reason).help("every listener needs a port or a path of its own");
         // Point at what was written, not at a default.
-        let written =
-            |section: &str| position(section, "address").is_some_and(|at| assembly.slots[at].place.is_some());
-        let to_blame = if written(section) { *section } else { *other };
+        let to_blame = if assembly.written(section, "address") {
+            *section
+        } else {
+            *other
+        };
         assembly.push_at(to_blame, "address", problem);
     }
 }
@@ -111,6 +125,69 @@ fn intervals(assembly: &mut Assembly) {
     if sound && fast.is_some_and(|fast| fast > interval) {
         let reason = "health_check.fast_interval: longer than health_check.interval";
         assembly.push_at("health_check", "fast_interval", Problem::new(reason));
+    }
+    let admission = &assembly.config.admission;
+    let (target, interval) = (admission.target, admission.interval);
+    let sound = assembly.sound("admission", "target") && assembly.sound("admission", "interval");
+    if sound && target.is_some_and(|target| target > interval) {
+        let reason = "admission.target: longer than admission.interval";
+        assembly.push_at("admission", "target", Problem::new(reason));
+    }
+}
+
+/// Whoever reaches the admin address can take backends out of service.
+fn admin(assembly: &mut Assembly) {
+    let admin = &assembly.config.admin;
+    let Some(address) = &admin.address else { return };
+    let local = match address {
+        ListenAddress::Any { .. } => false,
+        ListenAddress::Tcp(address) => address.ip().to_canonical().is_loopback(),
+        ListenAddress::Unix(_) => true,
+    };
+    let sound = assembly.sound("admin", "address") && assembly.sound("admin", "token_file");
+    if local || admin.token_file.is_some() || !sound {
+        return;
+    }
+    let address = show_listen(address);
+    let reason = format!(
+        "admin.address: \"{address}\" is not of this machine alone, and there is no admin.token_file"
+    );
+    assembly.push_at(
+        "admin",
+        "address",
+        Problem::new(reason)
+            .help("admin on anything but loopback or a Unix socket needs `[admin] token_file`")
+            .help("for probes and scrapers of other machines there is observe.address, which needs none"),
+    );
+}
+
+/// What browsers do not take (RFC 6265bis, cookie name prefixes), and what others could forge.
+fn sticky(assembly: &mut Assembly) {
+    let sticky = assembly.config.sticky.clone();
+    let Some(cookie) = &sticky.cookie else { return };
+    let begins = |prefix: &str| {
+        cookie
+            .get(..prefix.len())
+            .is_some_and(|begin| begin.eq_ignore_ascii_case(prefix))
+    };
+    let (host, secure) = (begins("__Host-"), begins("__Secure-"));
+    let mut wrong = Vec::new();
+    if (host || secure) && !sticky.secure && assembly.sound("sticky", "secure") {
+        wrong.push("sticky.secure = true");
+    }
+    if host && sticky.path != "/" && assembly.sound("sticky", "path") {
+        wrong.push("sticky.path = \"/\"");
+    }
+    if !wrong.is_empty() {
+        let wrong = wrong.join(" and ");
+        let reason = format!("sticky.cookie: browsers take \"{cookie}\" only with {wrong}");
+        assembly.push_at("sticky", "cookie", Problem::new(reason));
+    }
+    if sticky.secret_file.is_none() && assembly.sound("sticky", "secret_file") {
+        assembly.notices.push(
+            "sticky.cookie without sticky.secret_file: whoever knows the backends' names can make a cookie for each"
+                .to_owned(),
+        );
     }
 }
 
@@ -141,11 +218,23 @@ fn backends(assembly: &mut Assembly) {
             .all(|backend| backend.draft.weight == 0 && !backend.broken)
     {
         let problem = Problem::new("backends.weight: 0 for every backend, so that none would ever be chosen");
-        let place = first.places[2].as_ref().unwrap_or(&first.place);
         assembly.push(
             problem
-                .at(place.clone())
+                .at(first.place_of("weight"))
                 .help("give at least one backend a weight from 1 to 65535"),
+        );
+    }
+    if let Some(first) = written.first()
+        && written
+            .iter()
+            .all(|backend| backend.draft.backup && !backend.broken)
+    {
+        let reason = "backends.backup: true for every backend, so that they would stand in for nobody";
+        let place = first.place_of("backup");
+        assembly.push(
+            Problem::new(reason)
+                .at(place)
+                .help("leave backup out for those that serve when all is well"),
         );
     }
     assembly.config.backends = written.iter().filter_map(build).collect();
@@ -159,8 +248,8 @@ fn build(written: &Written) -> Option<Backend> {
         address: target.address.clone(),
         name: written.name()?.to_owned(),
         weight: written.draft.weight,
-        priority: 0,
-        backup: false,
+        priority: written.draft.priority,
+        backup: written.draft.backup,
     })
 }
 
@@ -170,20 +259,27 @@ impl Written {
         let given = self.draft.name.as_deref();
         given.or_else(|| self.draft.url.as_ref().map(|target| target.authority()))
     }
+
+    /// Where the key was written; the whole backend for one that was not.
+    fn place_of(&self, name: &str) -> Place {
+        let position = BACKEND_KEYS.iter().position(|key| key.name == name);
+        let place = position.and_then(|position| self.places[position].as_ref());
+        place.unwrap_or(&self.place).clone()
+    }
 }
 
 fn duplicates(assembly: &mut Assembly, written: &[Written]) {
     let mut addresses: HashMap<&BackendAddress, &Written> = HashMap::new();
     let mut names: HashMap<&str, &Written> = HashMap::new();
     for backend in written {
-        let place =
-            |backend: &Written, key: usize| backend.places[key].as_ref().unwrap_or(&backend.place).clone();
         if let Some(target) = &backend.draft.url
             && let Some(first) = addresses.insert(&target.address, backend)
         {
             let reason = format!("backends.url: \"{}\" is there twice", target.url);
-            let problem = Problem::new(reason).at(place(backend, 0)).label("again here");
-            let problem = problem.also(place(first, 0), "first here");
+            let problem = Problem::new(reason)
+                .at(backend.place_of("url"))
+                .label("again here");
+            let problem = problem.also(first.place_of("url"), "first here");
             assembly.push(problem.help("each backend stands once; its share is its weight"));
             continue;
         }
@@ -191,7 +287,8 @@ fn duplicates(assembly: &mut Assembly, written: &[Written]) {
             && let Some(first) = names.insert(name, backend)
         {
             let reason = format!("backends.name: two backends are called \"{name}\"");
-            let at = |backend: &Written| place(backend, if backend.draft.name.is_some() { 1 } else { 0 });
+            let named = |backend: &Written| backend.draft.name.is_some();
+            let at = |backend: &Written| backend.place_of(if named(backend) { "name" } else { "url" });
             let problem = Problem::new(reason).at(at(backend)).label("again here");
             assembly.push(
                 problem

@@ -6,6 +6,7 @@
 mod facts;
 mod resolve;
 mod signals;
+mod snapshots;
 mod stop;
 mod workers;
 
@@ -18,13 +19,12 @@ use std::time::Instant;
 use crate::admin;
 use crate::admin::{Phase, Surface};
 use crate::cli::{exit, ready_file};
-use crate::config::model::{BackendAddress, Config, ListenAddress};
+use crate::config::model::{Config, ListenAddress};
 use crate::metrics::{BackendInfo, BackendState, Info, Shard};
 use crate::server::lifecycle::{Lifecycle, Stage};
 use crate::server::listener::{self, BindError, BoundAddress, Listener, ListenerSet};
-use crate::snapshot::{Pool, Snapshot};
+use crate::snapshot::{Published, Snapshot};
 use crate::sys;
-use crate::upstream::backend::{Address, Backend};
 
 pub use resolve::{ResolveError, resolve_all};
 
@@ -104,14 +104,17 @@ async fn run(config: Config, options: Options) -> Result<u8, StartError> {
     let sets = listener::open_all(&config.server, cores.len())?;
     let side = SideListeners::open(&config)?;
     let (internal_listener, internal_name) = admin::internal::bind()?;
-    let snapshot = Arc::new(snapshot(config, addresses, internal_name.into_bytes()));
-    let slots = snapshot.backend_slots();
-    let shards: Vec<_> = cores.iter().map(|_| Arc::new(Shard::new(slots))).collect();
+    let maker = snapshots::Maker::new(cores.len(), internal_name.into_bytes());
+    let published = Arc::new(Published::new(maker.make(config, addresses, None)));
+    let snapshot = published.current();
+    let shards: Vec<_> = (0..cores.len())
+        .map(|number| Arc::new(Shard::new(number)))
+        .collect();
     let lifecycle = Arc::new(Lifecycle::default());
 
     let bound: Vec<BoundAddress> = sets.iter().map(|set| set.address.clone()).collect();
     let mut crew = workers::start(
-        &snapshot,
+        &published,
         &lifecycle,
         &shards,
         &cores,
@@ -177,39 +180,6 @@ fn per_worker(sets: Vec<ListenerSet>, workers: usize) -> Vec<Vec<Listener>> {
     result
 }
 
-fn snapshot(config: Config, addresses: Vec<Vec<Address>>, internal: Vec<u8>) -> Snapshot {
-    let backends: Vec<_> = config
-        .backends
-        .iter()
-        .zip(addresses)
-        .enumerate()
-        .map(|(index, (backend, addresses))| {
-            let authority = match &backend.address {
-                BackendAddress::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
-                BackendAddress::Tcp { host, port } => format!("{host}:{port}"),
-                BackendAddress::Unix(_) => "localhost".to_owned(),
-            };
-            let (name, url) = (backend.name.clone(), backend.url.clone());
-            (
-                Arc::new(Backend::new(index, name, url, authority, addresses)),
-                backend.weight,
-            )
-        })
-        .collect();
-    let internal = Backend::new(
-        backends.len(),
-        "weir".to_owned(),
-        "internal".to_owned(),
-        "localhost".to_owned(),
-        vec![Address::Abstract(internal)],
-    );
-    Snapshot {
-        pool: Pool::new("default", &config, backends),
-        internal: config.metrics.path.is_some().then(|| Arc::new(internal)),
-        config,
-    }
-}
-
 fn admin_state(
     snapshot: &Arc<Snapshot>,
     lifecycle: &Arc<Lifecycle>,
@@ -221,6 +191,7 @@ fn admin_state(
             .map(|b| BackendInfo {
                 url: b.url.clone(),
                 name: b.name.clone(),
+                counts: b.counts.clone(),
             })
             .collect(),
         algorithm: crate::config::strategy_name(snapshot.config.strategy.kind).to_owned(),

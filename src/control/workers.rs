@@ -6,14 +6,16 @@ use std::thread;
 
 use tokio::sync::mpsc;
 
+use crate::config::Config;
 use crate::config::model::Runtime as RuntimeSettings;
 use crate::metrics::Shard;
+use crate::proxy::context::share;
 use crate::server::driver::{Runtime, climb};
 use crate::server::lifecycle::Lifecycle;
 use crate::server::listener::Listener;
 use crate::server::wake::{WakeHandle, WakeReceiver, wake_pair};
 use crate::server::worker::{Capacity, Worker, WorkerEnd};
-use crate::snapshot::Snapshot;
+use crate::snapshot::Published;
 
 /// Descriptors that are neither clients nor backends: rings, eventfds, listeners, the admin API, files.
 const DESCRIPTORS_KEPT: u64 = 64;
@@ -112,7 +114,7 @@ pub struct Crew {
 struct Setup {
     worker: usize,
     core: Option<usize>,
-    snapshot: Arc<Snapshot>,
+    published: Arc<Published>,
     lifecycle: Arc<Lifecycle>,
     shard: Arc<Shard>,
     listeners: Vec<Listener>,
@@ -125,7 +127,7 @@ struct Setup {
 /// # Errors
 /// The system refuses a thread or an eventfd.
 pub fn start(
-    snapshot: &Arc<Snapshot>,
+    published: &Arc<Published>,
     lifecycle: &Arc<Lifecycle>,
     shards: &[Arc<Shard>],
     cores: &[Option<usize>],
@@ -133,6 +135,7 @@ pub fn start(
     open_files: u64,
 ) -> io::Result<Crew> {
     let (sender, messages) = mpsc::unbounded_channel();
+    let config = published.current().config.clone();
     let mut wakes = Vec::with_capacity(cores.len());
     for (worker, (listeners, shard)) in listeners.into_iter().zip(shards).enumerate() {
         let (handle, wake) = wake_pair()?;
@@ -140,12 +143,12 @@ pub fn start(
         let setup = Setup {
             worker,
             core: cores[worker],
-            snapshot: snapshot.clone(),
+            published: published.clone(),
             lifecycle: lifecycle.clone(),
             shard: shard.clone(),
             listeners,
             wake,
-            capacity: capacity(snapshot, worker, cores.len(), open_files),
+            capacity: capacity(&config, worker, cores.len(), open_files),
         };
         let sender = sender.clone();
         thread::Builder::new()
@@ -176,8 +179,7 @@ pub fn start(
 }
 
 /// What one of `workers` workers may hold of what there is.
-fn capacity(snapshot: &Snapshot, worker: usize, workers: usize, open_files: u64) -> Capacity {
-    let config = &snapshot.config;
+fn capacity(config: &Config, worker: usize, workers: usize, open_files: u64) -> Capacity {
     let descriptors = open_files.saturating_sub(DESCRIPTORS_KEPT);
     let for_clients = (descriptors - descriptors / BACKEND_SHARE).max(1);
     let buffer_memory = config
@@ -189,13 +191,8 @@ fn capacity(snapshot: &Snapshot, worker: usize, workers: usize, open_files: u64)
         client_descriptors: usize::try_from(for_clients).unwrap_or(usize::MAX),
         buffer_bytes: usize::try_from(buffer_memory).unwrap_or(usize::MAX) / workers.max(1),
         max_idle: share(config.upstream.max_idle, worker, workers),
+        workers,
     }
-}
-
-/// What worker number `worker` gets of `total` things that `workers` workers share.
-fn share(total: usize, worker: usize, workers: usize) -> usize {
-    let workers = workers.max(1);
-    total / workers + usize::from(worker < total % workers)
 }
 
 /// A worker's thread, from its first to its last line.
@@ -203,7 +200,7 @@ fn work(setup: Setup, messages: &mpsc::UnboundedSender<Message>) -> io::Result<W
     let Setup {
         worker,
         core,
-        snapshot,
+        published,
         lifecycle,
         shard,
         listeners,
@@ -218,7 +215,7 @@ fn work(setup: Setup, messages: &mpsc::UnboundedSender<Message>) -> io::Result<W
         )));
     }
     crate::log::register_worker(worker);
-    let settings = &snapshot.config.runtime;
+    let settings = published.current().config.runtime.clone();
     let mut climbed = climb(settings.driver, |step| {
         Runtime::build(step, settings.ring_entries)
     })?;
@@ -230,7 +227,7 @@ fn work(setup: Setup, messages: &mpsc::UnboundedSender<Message>) -> io::Result<W
     let nonblocking = !climbed.step.is_ring();
     climbed.runtime.block_on(async move {
         let wake = wake.into_stream()?;
-        let state = Worker::new(snapshot, shard, lifecycle, capacity, nonblocking);
+        let state = Worker::new(published, shard, lifecycle, capacity, nonblocking);
         // The control thread outlives the workers.
         state.run(listeners, wake, || drop(messages.send(ready))).await
     })

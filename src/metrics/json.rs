@@ -25,6 +25,8 @@ struct Document<'a> {
 struct Backend<'a> {
     requests: u64,
     selections: u64,
+    /// Those of them that were after another attempt of the same exchange.
+    retries: u64,
     healthy: bool,
     avg_response: u64,
     p50_response: u64,
@@ -104,6 +106,7 @@ fn one_backend(totals: &BackendTotals) -> Backend<'_> {
     Backend {
         requests: totals.attempts(),
         selections: totals.selections,
+        retries: totals.retries,
         healthy: totals.state.healthy,
         avg_response: totals.latency.mean_ns,
         p50_response: totals.latency.p50_ns,
@@ -162,16 +165,19 @@ mod tests {
     use std::time::Duration;
 
     use super::render;
+    use crate::metrics::BackendCounts;
     use crate::metrics::snapshot::{
         BackendInfo, BackendState, BackendTotals, Latency, Snapshot, WorkerTotals,
     };
     use crate::reason::Reason;
+    use std::sync::Arc;
 
     fn backend(url: &str, name: &str) -> BackendTotals {
         BackendTotals {
             info: BackendInfo {
                 url: url.to_owned(),
                 name: name.to_owned(),
+                counts: Arc::new(BackendCounts::new(1)),
             },
             state: BackendState {
                 healthy: true,
@@ -179,6 +185,7 @@ mod tests {
                 in_flight: 2,
             },
             selections: 0,
+            retries: 0,
             failures: 0,
             connects: 0,
             connect_failures: 0,

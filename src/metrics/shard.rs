@@ -6,8 +6,8 @@
 //! counts silently. Recording is a handful of loads and stores to lines that no other writer touches, plus, the first
 //! time that a latency or a status falls into a new range, one allocation.
 //!
-//! An index past the number of backends is a mistake of the caller; it is asserted in debug builds and ignored in
-//! release builds, because counting is not worth a worker.
+//! What is counted by backend stands with the backend ([`BackendCounts`]), a line for each worker, so that backends may
+//! come and go while the shards stay.
 
 use std::time::Duration;
 
@@ -22,7 +22,40 @@ use crate::reason::Reason;
 #[derive(Debug)]
 pub struct Shard {
     worker: CachePadded<WorkerCells>,
-    backends: Box<[CachePadded<BackendCells>]>,
+    /// The number of the worker.
+    number: usize,
+}
+
+/// The counters of one backend, a line for each worker. They live as long as the backend, over every reload.
+#[derive(Debug)]
+pub struct BackendCounts(Box<[CachePadded<BackendCells>]>);
+
+impl BackendCounts {
+    pub fn new(workers: usize) -> BackendCounts {
+        BackendCounts((0..workers).map(|_| CachePadded::default()).collect())
+    }
+
+    pub(super) fn by_worker(&self) -> impl Iterator<Item = &BackendCells> {
+        self.0.iter().map(|cells| &**cells)
+    }
+
+    /// Attempts that say something of the backend, over all workers: how many, how many of them failed, and the sum of
+    /// their times in microseconds.
+    pub fn tally(&self) -> Tally {
+        self.by_worker().fold(Tally::default(), |sum, cells| Tally {
+            attempts: sum.attempts + cells.judged.get(),
+            failed: sum.failed + cells.judged_failed.get(),
+            micros: sum.micros + cells.judged_micros.get(),
+        })
+    }
+}
+
+/// What outlier detection compares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub attempts: u64,
+    pub failed: u64,
+    pub micros: u64,
 }
 
 /// What belongs to the worker as such.
@@ -45,13 +78,19 @@ pub(super) struct BackendCells {
     pub(super) failures: Counter,
     pub(super) connects: Counter,
     pub(super) connect_failures: Counter,
+    /// Attempts after the first of their exchange.
+    pub(super) retries: Counter,
+    /// Attempts that say something of the backend, those of them that failed, and the time of all of them.
+    pub(super) judged: Counter,
+    pub(super) judged_failed: Counter,
+    pub(super) judged_micros: Counter,
     pub(super) statuses: StatusCodes,
     pub(super) latency: Fine,
 }
 
 impl Shard {
-    /// A shard for one worker and `backends` backends, which are named by their index from here on.
-    pub fn new(backends: usize) -> Shard {
+    /// The shard of worker `number`.
+    pub fn new(number: usize) -> Shard {
         Shard {
             worker: CachePadded::new(WorkerCells {
                 exchanges: Counter::new(),
@@ -62,7 +101,7 @@ impl Shard {
                 client_aborts: Counter::new(),
                 reasons: [const { Counter::new() }; Reason::ALL.len()],
             }),
-            backends: (0..backends).map(|_| CachePadded::default()).collect(),
+            number,
         }
     }
 
@@ -72,11 +111,14 @@ impl Shard {
         self.worker.exchanges.add(1);
     }
 
-    /// `backend` was picked.
+    /// `backend` was picked; `retry`: after another attempt of the same exchange.
     #[inline]
-    pub fn selection(&self, backend: usize) {
-        if let Some(cells) = self.backend(backend) {
+    pub fn selection(&self, backend: &BackendCounts, retry: bool) {
+        if let Some(cells) = self.cells(backend) {
             cells.selections.add(1);
+            if retry {
+                cells.retries.add(1);
+            }
         }
     }
 
@@ -85,13 +127,18 @@ impl Shard {
     /// Only an answer is a latency sample. A refused connection takes microseconds and would make a dying backend look
     /// fast; failures are counted as such instead. A status that is no three-digit code counts as a failure.
     #[inline]
-    pub fn attempt(&self, backend: usize, status: Option<u16>, elapsed: Duration) {
-        let Some(cells) = self.backend(backend) else {
+    pub fn attempt(&self, backend: &BackendCounts, status: Option<u16>, elapsed: Duration) {
+        let Some(cells) = self.cells(backend) else {
             return;
         };
         match status {
             Some(status) if cells.statuses.count(status) => cells.latency.record(elapsed),
             _ => cells.failures.add(1),
+        }
+        cells.judged.add(1);
+        cells.judged_micros.add(elapsed.as_micros() as u64);
+        if status.is_none_or(|status| status >= 500) {
+            cells.judged_failed.add(1);
         }
     }
 
@@ -130,8 +177,8 @@ impl Shard {
 
     /// A connection to `backend` was made, or could not be.
     #[inline]
-    pub fn backend_connect(&self, backend: usize, ok: bool) {
-        if let Some(cells) = self.backend(backend) {
+    pub fn backend_connect(&self, backend: &BackendCounts, ok: bool) {
+        if let Some(cells) = self.cells(backend) {
             if ok {
                 cells.connects.add(1);
             } else {
@@ -144,18 +191,14 @@ impl Shard {
         &self.worker
     }
 
-    /// The cells of one backend; none if this shard was made for fewer.
-    pub(super) fn backend_cells(&self, backend: usize) -> Option<&BackendCells> {
-        self.backends.get(backend).map(|cells| &**cells)
+    /// The number of the worker.
+    pub fn number(&self) -> usize {
+        self.number
     }
 
+    /// This worker's line of a backend's counters; none if they were made for fewer workers.
     #[inline]
-    fn backend(&self, backend: usize) -> Option<&BackendCells> {
-        debug_assert!(
-            backend < self.backends.len(),
-            "backend {backend} of {}",
-            self.backends.len()
-        );
-        self.backend_cells(backend)
+    fn cells<'a>(&self, backend: &'a BackendCounts) -> Option<&'a BackendCells> {
+        backend.0.get(self.number).map(|cells| &**cells)
     }
 }

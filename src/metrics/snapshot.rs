@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::histogram::{Fine, Merged};
-use super::shard::Shard;
+use super::shard::{BackendCounts, Shard};
 use crate::reason::Reason;
 
 /// What the metrics say that nobody counts.
@@ -24,12 +24,13 @@ pub struct Info {
 }
 
 /// What names a backend.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct BackendInfo {
     /// As written in the configuration.
     pub url: String,
     /// Unique.
     pub name: String,
+    pub counts: Arc<BackendCounts>,
 }
 
 /// What a backend is right now, as opposed to what was counted.
@@ -73,6 +74,8 @@ pub struct BackendTotals {
     pub info: BackendInfo,
     pub state: BackendState,
     pub selections: u64,
+    /// Picks after another attempt of the same exchange.
+    pub retries: u64,
     pub failures: u64,
     pub connects: u64,
     pub connect_failures: u64,
@@ -112,7 +115,7 @@ impl Snapshot {
             .backends
             .iter()
             .enumerate()
-            .map(|(index, info)| backend_totals(shards, index, info, state(index), &mut latencies))
+            .map(|(index, info)| backend_totals(info, state(index), &mut latencies))
             .collect();
         let mut reasons = [0; Reason::ALL.len()];
         for shard in shards {
@@ -163,25 +166,21 @@ fn worker_totals(shard: &Shard) -> WorkerTotals {
     }
 }
 
-fn backend_totals(
-    shards: &[Arc<Shard>],
-    index: usize,
-    info: &BackendInfo,
-    state: BackendState,
-    latencies: &mut LatencyScratch,
-) -> BackendTotals {
+fn backend_totals(info: &BackendInfo, state: BackendState, latencies: &mut LatencyScratch) -> BackendTotals {
     let mut totals = BackendTotals {
         info: info.clone(),
         state,
         selections: 0,
+        retries: 0,
         failures: 0,
         connects: 0,
         connect_failures: 0,
         statuses: BTreeMap::new(),
         latency: Latency::default(),
     };
-    for cells in shards.iter().filter_map(|shard| shard.backend_cells(index)) {
+    for cells in info.counts.by_worker() {
         totals.selections += cells.selections.get();
+        totals.retries += cells.retries.get();
         totals.failures += cells.failures.get();
         totals.connects += cells.connects.get();
         totals.connect_failures += cells.connect_failures.get();
@@ -244,7 +243,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::{BackendInfo, BackendState, Info, Snapshot};
-    use crate::metrics::Shard;
+    use crate::metrics::{BackendCounts, Shard};
     use crate::reason::Reason;
 
     const UP: BackendState = BackendState {
@@ -259,6 +258,7 @@ mod tests {
                 .map(|index| BackendInfo {
                     url: format!("http://127.0.0.1:{index}"),
                     name: format!("b{index}"),
+                    counts: Arc::new(BackendCounts::new(3)),
                 })
                 .collect(),
             algorithm: "round-robin".to_owned(),
@@ -266,23 +266,24 @@ mod tests {
         }
     }
 
-    fn shards(workers: usize, backends: usize) -> Vec<Arc<Shard>> {
-        (0..workers).map(|_| Arc::new(Shard::new(backends))).collect()
+    fn shards(workers: usize) -> Vec<Arc<Shard>> {
+        (0..workers).map(|number| Arc::new(Shard::new(number))).collect()
     }
 
     #[test]
     fn workers_are_added_up_and_kept_apart() {
-        let shards = shards(3, 2);
+        let (shards, info) = (shards(3), info(2));
+        let counts = &*info.backends[1].counts;
         for (worker, shard) in shards.iter().enumerate() {
             for _ in 0..=worker {
                 shard.exchange_received();
-                shard.selection(1);
-                shard.backend_connect(1, true);
-                shard.attempt(1, Some(200), Duration::from_millis(worker as u64 + 1));
+                shard.selection(counts, worker == 0);
+                shard.backend_connect(counts, true);
+                shard.attempt(counts, Some(200), Duration::from_millis(worker as u64 + 1));
             }
-            shard.attempt(1, None, Duration::from_secs(9));
-            shard.attempt(1, Some(99), Duration::from_secs(9));
-            shard.backend_connect(1, false);
+            shard.attempt(counts, None, Duration::from_secs(9));
+            shard.attempt(counts, Some(99), Duration::from_secs(9));
+            shard.backend_connect(counts, false);
             shard.own_answer(Reason::NoBackend);
             shard.own_answer(Reason::QueueFull);
             shard.own_answer(Reason::OutOfMemory);
@@ -293,7 +294,7 @@ mod tests {
             shard.accept_error();
             shard.client_abort();
         }
-        let snapshot = Snapshot::take(&shards, &info(2), |_| UP);
+        let snapshot = Snapshot::take(&shards, &info, |_| UP);
         assert_eq!(snapshot.total(|worker| worker.exchanges), 6);
         assert_eq!(snapshot.workers[2].exchanges, 3);
         assert_eq!(snapshot.workers[0].connections_accepted, 2);
@@ -312,7 +313,9 @@ mod tests {
         let backend = &snapshot.backends[1];
         assert_eq!(backend.attempts(), 12);
         assert_eq!(backend.failures, 6);
-        assert_eq!(backend.selections, 6);
+        assert_eq!((backend.selections, backend.retries), (6, 1));
+        assert_eq!(counts.tally().attempts, 12);
+        assert_eq!(counts.tally().failed, 6);
         assert_eq!((backend.connects, backend.connect_failures), (6, 3));
         assert_eq!(backend.statuses.iter().collect::<Vec<_>>(), [(&200, &6)]);
         // 1 ms once, 2 ms twice, 3 ms three times; failures are no samples.
@@ -325,9 +328,13 @@ mod tests {
 
     #[test]
     fn a_percentile_is_never_past_the_maximum() {
-        let shards = shards(1, 1);
-        shards[0].attempt(0, Some(200), Duration::from_micros(1_000_001));
-        let latency = Snapshot::take(&shards, &info(1), |_| UP).backends[0].latency;
+        let (shards, info) = (shards(1), info(1));
+        shards[0].attempt(
+            &info.backends[0].counts,
+            Some(200),
+            Duration::from_micros(1_000_001),
+        );
+        let latency = Snapshot::take(&shards, &info, |_| UP).backends[0].latency;
         assert_eq!((latency.p50_ns, latency.p99_ns), (latency.max_ns, latency.max_ns));
     }
 
@@ -353,7 +360,7 @@ mod tests {
     #[test]
     fn a_scrape_during_load_never_sees_a_counter_go_back() {
         const EVENTS: u64 = 40_000;
-        let shards = shards(3, 2);
+        let shards = shards(3);
         let info = info(2);
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -362,14 +369,14 @@ mod tests {
                 .map(|shard| {
                     scope.spawn(|| {
                         for event in 0..EVENTS {
-                            let backend = event as usize % 2;
+                            let counts = &*info.backends[event as usize % 2].counts;
                             shard.connection_opened();
                             shard.exchange_received();
-                            shard.selection(backend);
-                            shard.backend_connect(backend, true);
+                            shard.selection(counts, false);
+                            shard.backend_connect(counts, true);
                             let status = [200, 404, 503][event as usize % 3];
-                            shard.attempt(backend, Some(status), Duration::from_nanos(event * event * 7));
-                            shard.attempt(backend, None, Duration::ZERO);
+                            shard.attempt(counts, Some(status), Duration::from_nanos(event * event * 7));
+                            shard.attempt(counts, None, Duration::ZERO);
                             shard.own_answer(Reason::ALL[event as usize % Reason::ALL.len()]);
                             shard.connection_closed();
                         }

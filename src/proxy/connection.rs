@@ -103,8 +103,10 @@ pub async fn serve(worker: Rc<Context>, transport: Transport, peer: Peer) {
             Err(refusal) => return Box::pin(refuse(&worker, &client, &refusal)).await,
         };
         client.requests += 1;
+        // An exchange ends by the snapshot that it began with.
+        let view = worker.view();
         // Bound first, so that the exchange and its buffers are gone before what follows.
-        let after = Exchange::new(&worker, &client, request).run().await;
+        let after = Exchange::new(&worker, &view, &client, request).run().await;
         match after {
             After::KeepAlive(inbound) => carried = inbound,
             After::Close => return,
@@ -120,14 +122,14 @@ async fn next_request(
     client: &Client,
     carried: Option<Inbound>,
 ) -> Result<Option<Request>, Refusal> {
-    let timeouts = &worker.snapshot.config.timeouts;
+    let request_head = worker.view().config.timeouts.request_head;
     let inbound = match carried {
         Some(inbound) => inbound,
         None => {
             if !wait_for_bytes(worker, client).await {
                 return Ok(None);
             }
-            let admission = Some(admission(client, timeouts.request_head).await?);
+            let admission = Some(admission(client, request_head).await?);
             Inbound {
                 buffer: buffer::small(),
                 admission,
@@ -135,18 +137,20 @@ async fn next_request(
         }
     };
     let started = clock::now();
-    client.set_read_deadline(started + timeouts.request_head);
+    client.set_read_deadline(started + request_head);
     read_head(worker, client, inbound, started).await
 }
 
 /// Waits, with nothing held, until the client sends something; false: it is gone, or its time was up.
 async fn wait_for_bytes(worker: &Context, client: &Client) -> bool {
-    let timeouts = &worker.snapshot.config.timeouts;
     let now = clock::now();
-    let patience = if client.requests == 0 {
-        timeouts.request_head
-    } else {
-        timeouts.idle
+    let patience = {
+        let timeouts = &worker.view().config.timeouts;
+        if client.requests == 0 {
+            timeouts.request_head
+        } else {
+            timeouts.idle
+        }
     };
     client.set_read_deadline(now + patience);
     client.set_idle_since(Some(now));
@@ -187,11 +191,12 @@ async fn read_head(
         admission,
     } = inbound;
     let mut head = worker.heads.lend();
+    let limits = worker.view().head_limits;
     loop {
         if !buffer.is_empty()
             && let Some(head_len) =
                 head.request
-                    .parse(buffer.filled(), &worker.head_limits)
+                    .parse(buffer.filled(), &limits)
                     .map_err(|reject| Refusal {
                         reason: reject.reason,
                         detail: reject.detail,
@@ -265,14 +270,16 @@ pub async fn answer(
     head_only: bool,
 ) -> io::Result<()> {
     worker.shard.own_answer(reason);
+    let view = worker.view();
     let options = AnswerOptions {
         close,
         head_only,
-        reason_header: worker.snapshot.config.http.reason_header,
+        reason_header: view.config.http.reason_header,
     };
     let mut out = buffer::small();
     write_answer(reason, options, &mut out);
-    let stall = worker.snapshot.config.timeouts.response_body;
+    let stall = view.config.timeouts.response_body;
+    drop(view);
     client.write_all(&mut out, stall).await.error.map_or(Ok(()), Err)
 }
 

@@ -7,20 +7,22 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::balance::pick::Local;
-use crate::http1;
 use crate::metrics::Shard;
 use crate::proxy::tables::HeadTables;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Published, View};
+use crate::upstream::backend::Backend;
 use crate::upstream::pool::Upstream;
 use crate::wire::Wires;
 
 /// One worker, as its exchanges see it.
 pub struct Context {
-    pub snapshot: Arc<Snapshot>,
+    published: Arc<Published>,
+    view: RefCell<Rc<View>>,
+    /// How many workers there are.
+    workers: usize,
     pub shard: Arc<Shard>,
     pub wires: Rc<Wires>,
     pub upstream: Upstream,
-    pub head_limits: http1::Limits,
     pub heads: HeadTables,
     pub local: RefCell<Local>,
     closing: Cell<bool>,
@@ -28,22 +30,61 @@ pub struct Context {
 }
 
 impl Context {
-    pub fn new(snapshot: Arc<Snapshot>, shard: Arc<Shard>, wires: Rc<Wires>, upstream: Upstream) -> Self {
-        let head_limits = http1::Limits {
-            max_head_bytes: snapshot.config.http.max_head_bytes,
-            max_headers: snapshot.config.http.max_headers,
-        };
+    /// The context of the worker of `shard`, one of `workers`.
+    pub fn new(
+        published: Arc<Published>,
+        shard: Arc<Shard>,
+        wires: Rc<Wires>,
+        upstream: Upstream,
+        workers: usize,
+    ) -> Self {
+        let view = Rc::new(published.view());
+        let retry = &view.config.retry;
+        let local = Local::new(fastrand::u64(..)).with_budget(retry.budget, retry.min_per_second, workers);
         Context {
-            snapshot,
+            published,
+            view: RefCell::new(view),
+            workers,
             shard,
             wires,
             upstream,
-            head_limits,
             heads: HeadTables::default(),
-            local: RefCell::new(Local::new(fastrand::u64(..))),
+            local: RefCell::new(local),
             closing: Cell::new(false),
             scratch: RefCell::default(),
         }
+    }
+
+    /// The snapshot in force, for one exchange; asks whether there is a newer one.
+    #[inline]
+    pub fn view(&self) -> Rc<View> {
+        let newer = self.view.borrow().newer(&self.published);
+        if let Some(newer) = newer {
+            self.change_view(newer);
+        }
+        self.view.borrow().clone()
+    }
+
+    #[cold]
+    fn change_view(&self, newer: Rc<View>) {
+        let retry = &newer.config.retry;
+        let mut local = self.local.borrow_mut();
+        local.forget_positions();
+        local.set_budget(retry.budget, retry.min_per_second, self.workers);
+        drop(local);
+        let max_idle = share(newer.config.upstream.max_idle, self.shard.number(), self.workers);
+        self.upstream.set_max_idle(max_idle);
+        // Connections to who is gone have nobody to serve any more.
+        let stays = |backend: &Arc<Backend>| {
+            newer
+                .pool
+                .backends
+                .iter()
+                .chain(&newer.internal)
+                .any(|other| Arc::ptr_eq(other, backend))
+        };
+        self.upstream.close_idle(|backend| !stays(backend));
+        self.view.replace(newer);
     }
 
     /// Whether every answer from now on is the last of its connection.
@@ -66,6 +107,12 @@ impl Context {
             home: &self.scratch,
         }
     }
+}
+
+/// What worker number `worker` gets of `total` things that `workers` workers share.
+pub fn share(total: usize, worker: usize, workers: usize) -> usize {
+    let workers = workers.max(1);
+    total / workers + usize::from(worker < total % workers)
 }
 
 /// Bytes in a vector that goes back to its worker.

@@ -1,78 +1,93 @@
-//! One request and its response: pick a backend, send the request, pass the answer on, record what happened.
+//! One request and its response: pick a backend, let it try, maybe pick another one, record what happened.
 //!
-//! The request stays in the buffer it came in until an answer begins, so that it can be sent again when a backend
-//! connection turns out to have died while it was idle. A request whose body is all here goes out in one send and its
-//! exchange runs in one direction after the other; only a body that is still on its way needs both at once.
+//! The request stays in the buffer it came in until an answer begins, so that it can be sent again, to the same backend
+//! when a connection turns out to have died while it was idle, to another one when `[retry]` says so. A request whose body
+//! is all here goes out in one send and its exchange runs in one direction after the other; only a body that is still on
+//! its way needs both at once. What one try does is in `attempt`.
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::balance::pool::Ask;
-use crate::buffer::{self, Buffer};
+use crate::balance::liveness::Candidates;
+use crate::balance::outcome::Outcome;
+use crate::balance::pool::{Ask, Choice};
+use crate::balance::tried::Tried;
+use crate::buffer::Buffer;
 use crate::clock::{self, Millis};
-use crate::config::model::HostMode;
 use crate::http1::Method;
 use crate::http1::framing::BodyLength;
-use crate::http1::rewrite::{HostRewrite, RequestRewrite, request_bound, write_request};
+use crate::proxy::attempt::{AttemptEnd, Failure, outcome_of};
 use crate::proxy::body::BodyFollower;
 use crate::proxy::connection::{After, Client, Inbound, PeerName, Request, answer, log_refusal};
 use crate::proxy::context::Context;
-use crate::proxy::join;
-use crate::proxy::request_body::{self, Progress, PumpEnd};
-use crate::proxy::response::{Asked, Complete, NoAnswer, Response, ResponseEnd};
+use crate::proxy::request_body::PumpEnd;
+use crate::proxy::response::{Asked, Complete, ResponseEnd};
 use crate::proxy::tunnel::{self, TunnelEnd};
 use crate::reason::Reason;
+use crate::snapshot::{Pool, View};
 use crate::upstream::backend::Backend;
 use crate::upstream::pool::Connection;
 
 /// One request on its way; what it needs lives here and not in its futures, which then stay small.
 pub struct Exchange<'a> {
-    worker: &'a Rc<Context>,
-    client: &'a Client,
-    request: Request,
-    asked: Asked,
+    pub(super) worker: &'a Rc<Context>,
+    pub(super) view: &'a Rc<View>,
+    pub(super) client: &'a Client,
+    pub(super) request: Request,
+    pub(super) asked: Asked,
     /// weir's own `/metrics` is not part of what it measures.
     counted: bool,
     /// Some of the body went to a backend as it came: the request is not here any more.
-    torn: bool,
+    pub(super) torn: bool,
+    /// When the head of the last answer came, where its body took longer.
+    pub(super) head_at: Option<Instant>,
+    tried: Tried,
+    /// Attempts after the first.
+    retries: u32,
+    /// The budget has paid for the attempt under way, and gets it back if that goes well.
+    on_budget: bool,
 }
 
-/// The request as it goes out, and what of its body has not been received yet.
-struct Outgoing {
-    buffer: Buffer,
-    follower: BodyFollower,
-    /// Bytes behind the head that are in `buffer`.
-    taken: usize,
-    payload: u64,
+/// One attempt's place at a backend: counted in flight, and settled once with what it showed.
+struct Placed<'a> {
+    pool: Option<&'a Pool>,
+    backend: &'a Arc<Backend>,
+    choice: Option<Choice>,
+    started: Instant,
 }
 
-/// How one attempt ended.
-enum AttemptEnd {
-    /// With an answer, whole or not; `request_done`: the backend got the whole request.
-    Response {
-        end: ResponseEnd,
-        connection: Connection,
-        request_done: bool,
-    },
-    /// Before anything of an answer.
-    Failed(Failure),
-    /// By the client, or by what it sent.
-    Client(PumpEnd),
+impl<'a> Placed<'a> {
+    fn new(pool: Option<&'a Pool>, backend: &'a Arc<Backend>, choice: Option<Choice>) -> Self {
+        backend.shared.begin(clock::now());
+        Placed {
+            pool,
+            backend,
+            choice,
+            started: Instant::now(),
+        }
+    }
+
+    /// Teaches the pool how the attempt ended, `took` after it began.
+    fn settle(&mut self, outcome: Outcome, took: Duration) {
+        if let (Some(pool), Some(choice)) = (self.pool, self.choice.take()) {
+            pool.balance
+                .settle(choice, outcome, took, clock::now(), &mut |event| pool.log(event));
+        }
+    }
 }
 
-/// An attempt that got no answer.
-struct Failure {
-    reason: Reason,
-    detail: String,
-    /// The connection died while it was idle and the backend did not act on this request: it may be sent again.
-    resend: bool,
+impl Drop for Placed<'_> {
+    fn drop(&mut self) {
+        self.settle(Outcome::Nothing, Duration::ZERO);
+        self.backend.shared.end();
+    }
 }
 
 impl<'a> Exchange<'a> {
-    pub fn new(worker: &'a Rc<Context>, client: &'a Client, request: Request) -> Self {
+    pub fn new(worker: &'a Rc<Context>, view: &'a Rc<View>, client: &'a Client, request: Request) -> Self {
         let head = &request.head.request;
-        let server = &worker.snapshot.config.server;
+        let server = &view.config.server;
         let keep_alive = head.wants_keep_alive()
             && !worker.is_closing()
             && server
@@ -81,44 +96,67 @@ impl<'a> Exchange<'a> {
         let asked = Asked::of(head, request.inbound.buffer.filled(), keep_alive);
         Exchange {
             worker,
+            view,
             client,
             request,
             asked,
             counted: true,
             torn: false,
+            head_at: None,
+            tried: Tried::default(),
+            retries: 0,
+            on_budget: false,
         }
     }
 
     /// Serves the request; see [`After`] for what becomes of the client connection.
     pub async fn run(&mut self) -> After {
-        let snapshot = &self.worker.snapshot;
-        let internal = snapshot.internal.as_ref().filter(|_| self.asks_for_metrics());
-        self.counted = internal.is_none();
-        if self.counted {
-            self.worker.shard.exchange_received();
+        let view = self.view;
+        if let Some(internal) = view.internal.as_ref().filter(|_| self.asks_for_metrics()) {
+            self.counted = false;
+            return match self.serve(Placed::new(None, internal, None)).await {
+                Ok(after) => after,
+                Err(reason) => Box::pin(self.answer(reason)).await,
+            };
         }
-        if let (BodyLength::Length(length), Some(max)) = (
-            self.request.head.request.body(),
-            snapshot.config.http.max_body_bytes,
-        ) && length > max
+        self.worker.shard.exchange_received();
+        if let (BodyLength::Length(length), Some(max)) =
+            (self.request.head.request.body(), view.config.http.max_body_bytes)
+            && length > max
         {
             return Box::pin(self.refuse(Reason::BodyTooLarge)).await;
         }
+        self.worker.local.borrow_mut().budget.request(clock::now());
+        loop {
+            let Some((backend, choice)) = self.pick() else {
+                return Box::pin(self.refuse(Reason::NoBackend)).await;
+            };
+            let placed = Placed::new(Some(&view.pool), backend, Some(choice));
+            match self.serve(placed).await {
+                Ok(after) => return after,
+                Err(_) if self.goes_on(choice) => {}
+                Err(reason) => return Box::pin(self.answer(reason)).await,
+            }
+        }
+    }
+
+    /// The backend for the next attempt.
+    fn pick(&mut self) -> Option<(&'a Arc<Backend>, Choice)> {
+        let pool = &self.view.pool;
         let ask = Ask {
             now: clock::now(),
             key: None,
-            tried: &[],
+            sticky: None,
+            tried: self.tried.as_slice(),
+            may_try: self.retries < self.view.retry.max_retries && self.is_repeatable(),
         };
-        let picked = internal.or_else(|| snapshot.pool.pick(&ask, &mut self.worker.local.borrow_mut()));
-        match picked {
-            Some(backend) => self.serve(backend).await,
-            None => Box::pin(self.refuse(Reason::NoBackend)).await,
-        }
+        let choice = pool.balance.pick(&ask, &mut self.worker.local.borrow_mut())?;
+        Some((pool.backends.get(choice.index)?, choice))
     }
 
     /// Whether weir itself answers: `metrics.path`, asked for by an allowed peer that speaks for nobody else.
     fn asks_for_metrics(&self) -> bool {
-        let metrics = &self.worker.snapshot.config.metrics;
+        let metrics = &self.view.config.metrics;
         let Some(path) = &metrics.path else {
             return false;
         };
@@ -134,16 +172,30 @@ impl<'a> Exchange<'a> {
                 .is_some_and(|peer| metrics.allow.iter().any(|network| network.contains(&peer)))
     }
 
-    /// Makes the attempt and brings the exchange to its end. What only rare ends need is boxed: this future is part of
-    /// every client connection's memory.
-    async fn serve(&mut self, backend: &Arc<Backend>) -> After {
-        let _in_flight = backend.enter();
+    /// Whether the method may be repeated although a backend may have seen the request.
+    fn is_repeatable(&self) -> bool {
+        let name = self
+            .request
+            .head
+            .request
+            .method_bytes(self.request.inbound.buffer.filled());
+        self.view.retry.may_repeat(self.asked.method, name)
+    }
+
+    /// Whether the attempt under way may be followed by another one even if its backend sees the request.
+    pub(super) fn may_repeat(&self) -> bool {
+        self.counted && self.retries < self.view.retry.max_retries && self.is_repeatable()
+    }
+
+    /// Makes the attempt and brings it to its end; an error: nothing of an answer went out. What only rare ends need is
+    /// boxed: this future is part of every client connection's memory.
+    async fn serve(&mut self, mut placed: Placed<'a>) -> Result<After, Reason> {
+        let backend = placed.backend;
         if self.counted {
-            self.worker.shard.selection(backend.index);
+            self.worker.shard.selection(&backend.counts, self.retries > 0);
         }
-        let started = Instant::now();
         let mut end = self.attempt(backend, false).await;
-        if matches!(&end, AttemptEnd::Failed(failure) if failure.resend) {
+        if matches!(&end, AttemptEnd::Failed(failure) if failure.stale) {
             // The dead connection's place in the list of wires is somebody else's by now.
             self.client.wire.wait_for_nobody();
             end = Box::pin(self.attempt(backend, true)).await;
@@ -156,233 +208,68 @@ impl<'a> Exchange<'a> {
                 request_done,
             } => match end {
                 ResponseEnd::Complete(complete) => {
-                    self.record(backend, Some(complete.status), started);
-                    self.go_on(complete, connection, request_done)
+                    self.record(
+                        &mut placed,
+                        Some(complete.status),
+                        Outcome::Status(complete.status),
+                    );
+                    Ok(self.go_on(complete, connection, request_done))
                 }
                 ResponseEnd::Upgraded(behind) => {
-                    self.record(backend, Some(101), started);
-                    Box::pin(self.tunnel(connection, behind)).await
+                    self.record(&mut placed, Some(101), Outcome::Status(101));
+                    Ok(Box::pin(self.tunnel(connection, behind)).await)
+                }
+                ResponseEnd::Refused { status, reusable } => {
+                    self.record(&mut placed, Some(status), Outcome::Status(status));
+                    if reusable {
+                        self.worker.upstream.keep(connection, false, clock::now());
+                    }
+                    self.on_budget = true;
+                    tracing::debug!(status, backend = backend.name, "an answer gives way to a retry");
+                    Err(Reason::BadResponse)
                 }
                 ResponseEnd::Cut { reason } => {
-                    self.record(backend, None, started);
+                    self.record(&mut placed, None, outcome_of(reason));
                     self.log_failure(backend, reason, "failed in the middle of a response");
-                    After::Abort
+                    Ok(After::Abort)
                 }
-                ResponseEnd::ClientGone => Box::pin(self.end_by_client(PumpEnd::ClientGone)).await,
+                ResponseEnd::ClientGone => Ok(Box::pin(self.end_by_client(PumpEnd::ClientGone)).await),
             },
-            AttemptEnd::Client(end) => Box::pin(self.end_by_client(end)).await,
+            AttemptEnd::Client(end) => Ok(Box::pin(self.end_by_client(end)).await),
             AttemptEnd::Failed(failure) => {
-                self.record(backend, None, started);
+                self.record(&mut placed, None, failure.outcome());
                 self.log_failure(backend, failure.reason, &failure.detail);
-                Box::pin(self.answer(failure.reason)).await
+                self.pay_for_retry(&failure);
+                Err(failure.reason)
             }
         }
     }
 
-    /// One try at one backend. `fresh`: no idle connection will do, unless `upstream.max_connections` leaves no other, and
-    /// then only after a look at it.
-    async fn attempt(&mut self, backend: &Arc<Backend>, fresh: bool) -> AttemptEnd {
-        let timeouts = &self.worker.snapshot.config.timeouts;
-        let mut outgoing = match self.prepare(backend) {
-            Ok(outgoing) => outgoing,
-            Err(reason) => return AttemptEnd::Client(PumpEnd::Refused(reason)),
-        };
-        let must_be_quiet = !self.asked.method.is_idempotent();
-        let idle = if fresh {
-            None
-        } else {
-            self.worker
-                .upstream
-                .take_idle(backend, must_be_quiet, clock::now())
-        };
-        let connection = match idle {
-            Some(connection) => connection,
-            None => {
-                let settings = &self.worker.snapshot.config.upstream;
-                match Box::pin(self.worker.upstream.connect(backend, settings, timeouts.connect)).await {
-                    Ok(connection) => {
-                        // Under `upstream.max_connections` it may be one that somebody else gave back.
-                        if !connection.is_reused() {
-                            self.worker.shard.backend_connect(backend.index, true);
-                        }
-                        connection
-                    }
-                    Err(error) => {
-                        self.worker.shard.backend_connect(backend.index, false);
-                        return AttemptEnd::Failed(Failure {
-                            reason: error.reason,
-                            detail: error.error.to_string(),
-                            resend: false,
-                        });
-                    }
-                }
-            }
-        };
-        self.limit(&connection);
-        self.client.wire.wait_for(connection.wire(), clock::now());
-        let sent = connection
-            .write_all(&mut outgoing.buffer, timeouts.response_head)
-            .await;
-        if let Some(error) = sent.error {
-            let reason = if connection.expired() {
-                Reason::BackendTimeout
-            } else {
-                Reason::BackendReset
-            };
-            return AttemptEnd::Failed(Failure {
-                reason,
-                detail: format!("sending the request: {error}"),
-                resend: (sent.bytes == 0 || self.asked.method.is_idempotent())
-                    && connection.is_reused()
-                    && reason == Reason::BackendReset,
-            });
-        }
-        if !outgoing.follower.is_done() {
-            return Box::pin(self.both_ways(connection, outgoing)).await;
-        }
-        let progress = Progress::default();
-        progress.request_done.set(true);
-        match self
-            .response(&connection, &progress, outgoing.buffer)
-            .relay()
-            .await
-        {
-            Ok(end) => {
-                let used = self.request.head_len + outgoing.taken;
-                self.request.inbound.buffer.consume(used);
-                AttemptEnd::Response {
-                    end,
-                    connection,
-                    request_done: true,
-                }
-            }
-            Err(_) if self.client.is_gone() => AttemptEnd::Client(PumpEnd::ClientGone),
-            Err(no_answer) => {
-                let resend = no_answer.silent
-                    && no_answer.reason == Reason::BackendReset
-                    && connection.is_reused()
-                    && self.asked.method.is_idempotent();
-                AttemptEnd::Failed(Failure::from_no_answer(&no_answer, resend))
-            }
-        }
+    /// Whether the failed attempt is followed by another one, as far as rules and budget decide.
+    fn pay_for_retry(&mut self, failure: &Failure) {
+        let rules = &self.view.retry;
+        self.on_budget = self.counted
+            && !self.torn
+            && self.retries < rules.max_retries
+            && rules.covers(failure.outcome())
+            && (failure.unsent || self.is_repeatable())
+            && self.worker.local.borrow_mut().budget.take(clock::now());
     }
 
-    /// The outgoing head with as much of the body as came with it.
-    fn prepare(&mut self, backend: &Backend) -> Result<Outgoing, Reason> {
-        let http = &self.worker.snapshot.config.http;
-        let head = &self.request.head.request;
-        let rewrite = RequestRewrite {
-            host: match &http.host {
-                HostMode::Preserve => HostRewrite::Preserve {
-                    fallback: backend.authority.as_bytes(),
-                },
-                HostMode::Backend => HostRewrite::Set(backend.authority.as_bytes()),
-                HostMode::Name(name) => HostRewrite::Set(name.as_bytes()),
-            },
-            forwarded: http.forwarded,
-            client: self.client.peer,
-            scheme: "http",
-            via: http.via,
-        };
-        let bound = request_bound(head, &rewrite);
-        let behind = self.request.inbound.buffer.len() - self.request.head_len;
-        let mut buffer = buffer::small();
-        if bound + behind > buffer.spare()
-            && let Some(large) = buffer::large()
-        {
-            buffer = large;
+    /// Prepares the attempt after a failed one that the budget has paid for; false: there is none.
+    fn goes_on(&mut self, failed: Choice) -> bool {
+        if !self.on_budget || self.torn {
+            return false;
         }
-        if bound > buffer.spare() {
-            return Err(Reason::OutOfMemory);
+        self.retries += 1;
+        self.tried.push(failed.index);
+        let eligible = self.view.pool.balance.eligible();
+        let untried = Candidates::new(eligible, self.tried.as_slice()).count();
+        if untried == 0 {
+            // Better the same one once more than none.
+            self.tried.clear();
         }
-        write_request(
-            head,
-            self.request.inbound.buffer.filled(),
-            &rewrite,
-            buffer.tail(),
-        );
-        let mut follower = BodyFollower::new(head.body(), false);
-        let body = &mut self.request.inbound.buffer.filled_mut()[self.request.head_len..];
-        let room = buffer.spare().min(body.len());
-        let step = follower
-            .follow(&mut body[..room])
-            .map_err(|reject| reject.reason)?;
-        buffer.append(&body[..step.consumed]);
-        if http.max_body_bytes.is_some_and(|max| step.payload > max) {
-            return Err(Reason::BodyTooLarge);
-        }
-        Ok(Outgoing {
-            buffer,
-            follower,
-            taken: step.consumed,
-            payload: step.payload,
-        })
-    }
-
-    fn response<'b>(
-        &'b mut self,
-        connection: &'b Connection,
-        progress: &'b Progress,
-        buffer: Buffer,
-    ) -> Response<'b> {
-        let head = &mut self.request.head.response;
-        Response::new(
-            self.worker,
-            self.client,
-            connection,
-            head,
-            self.asked,
-            progress,
-            buffer,
-        )
-    }
-
-    /// The rest of the request body and the response, at once.
-    async fn both_ways(&mut self, connection: Connection, mut outgoing: Outgoing) -> AttemptEnd {
-        let progress = Progress::default();
-        self.torn = true;
-        let (worker, client) = (self.worker.clone(), self.client);
-        let mut inbound = std::mem::replace(&mut self.request.inbound.buffer, Buffer::none());
-        inbound.consume(self.request.head_len + outgoing.taken);
-        let (pumped, end) = {
-            let pump = request_body::pump(
-                &worker,
-                client,
-                &connection,
-                &progress,
-                &mut outgoing.follower,
-                inbound,
-                outgoing.payload,
-            );
-            let mut response = self.response(&connection, &progress, outgoing.buffer);
-            join::until_second(pump, response.relay(), |(end, _)| end.stops_the_exchange()).await
-        };
-        client.set_read_deadline(Millis::NEVER);
-        let pumped = pumped.map(|(pump_end, rest)| {
-            self.request.inbound.buffer = rest;
-            pump_end
-        });
-        match (end, pumped) {
-            // A refusal can still be answered while nothing of a response went out.
-            (None, Some(PumpEnd::Refused(reason))) if !progress.head_seen.get() => {
-                AttemptEnd::Client(PumpEnd::Refused(reason))
-            }
-            (None, Some(PumpEnd::Refused(reason))) => {
-                log_refusal(client, reason, "in the middle of a response");
-                AttemptEnd::Client(PumpEnd::ClientGone)
-            }
-            (None, _) => AttemptEnd::Client(PumpEnd::ClientGone),
-            (Some(Ok(end)), _) => {
-                let request_done = progress.request_done.get();
-                AttemptEnd::Response {
-                    end,
-                    connection,
-                    request_done,
-                }
-            }
-            (Some(Err(_)), _) if client.is_gone() => AttemptEnd::Client(PumpEnd::ClientGone),
-            (Some(Err(no_answer)), _) => AttemptEnd::Failed(Failure::from_no_answer(&no_answer, false)),
-        }
+        true
     }
 
     /// After a whole response: keeps what can serve another exchange.
@@ -416,7 +303,7 @@ impl<'a> Exchange<'a> {
         let from_client = std::mem::replace(&mut self.request.inbound.buffer, Buffer::none());
         // A tunnel lives long; it takes memory only while bytes move.
         self.request.inbound.admission = None;
-        match tunnel::run(self.worker, self.client, &connection, from_client, behind).await {
+        match tunnel::run(self.view, self.client, &connection, from_client, behind).await {
             TunnelEnd::Clean => After::Close,
             TunnelEnd::Broken => {
                 connection.transport().reset_on_close();
@@ -492,19 +379,26 @@ impl<'a> Exchange<'a> {
     }
 
     /// Puts both sides under `timeouts.exchange`.
-    fn limit(&self, connection: &Connection) {
-        if let Some(whole) = self.worker.snapshot.config.timeouts.exchange {
+    pub(super) fn limit(&self, connection: &Connection) {
+        if let Some(whole) = self.view.config.timeouts.exchange {
             let until = self.request.started + whole;
             connection.set_limit(until);
             self.client.set_write_limit(until);
         }
     }
 
-    fn record(&self, backend: &Backend, status: Option<u16>, started: Instant) {
-        if self.counted {
-            self.worker
-                .shard
-                .attempt(backend.index, status, started.elapsed());
+    /// Counts the end of an attempt, and lets the pool learn from it.
+    fn record(&mut self, placed: &mut Placed<'_>, status: Option<u16>, outcome: Outcome) {
+        if !self.counted {
+            return;
+        }
+        let took = placed.started.elapsed();
+        self.worker.shard.attempt(&placed.backend.counts, status, took);
+        // How long a client takes to read is not the backend's.
+        let to_head = self.head_at.take().map_or(took, |at| at - placed.started);
+        placed.settle(outcome, to_head);
+        if std::mem::take(&mut self.on_budget) && !outcome.is_failure() {
+            self.worker.local.borrow_mut().budget.give_back(clock::now());
         }
     }
 
@@ -516,15 +410,5 @@ impl<'a> Exchange<'a> {
             client = %PeerName(self.client.peer),
             "attempt failed"
         );
-    }
-}
-
-impl Failure {
-    fn from_no_answer(no_answer: &NoAnswer, resend: bool) -> Self {
-        Failure {
-            reason: no_answer.reason,
-            detail: no_answer.detail.to_owned(),
-            resend,
-        }
     }
 }

@@ -4,6 +4,7 @@
 //! its response; what a body needs while it streams is in [`request_body`] and [`response`]; a 101 ends in [`tunnel`].
 
 pub mod answer;
+mod attempt;
 pub mod body;
 pub mod connection;
 pub mod context;
@@ -11,5 +12,6 @@ pub mod exchange;
 pub mod join;
 pub mod request_body;
 pub mod response;
+
 pub mod tables;
 pub mod tunnel;

@@ -7,8 +7,8 @@ use crate::buffer::{self, Buffer};
 use crate::clock;
 use crate::proxy::body::BodyFollower;
 use crate::proxy::connection::Client;
-use crate::proxy::context::Context;
 use crate::reason::Reason;
+use crate::snapshot::View;
 use crate::upstream::pool::Connection;
 
 /// Time spent waiting for a client's body before its average rate is looked at.
@@ -41,6 +41,56 @@ pub struct Progress {
     pub request_done: Cell<bool>,
     /// The final response head has come.
     pub head_seen: Cell<bool>,
+    /// When it came, where the body took longer than the head.
+    pub head_at: Cell<Option<Instant>>,
+}
+
+/// A request as it was received so far, for sending it again.
+#[derive(Debug)]
+pub struct Kept {
+    buffer: Option<Buffer>,
+    /// Body bytes that may still be added.
+    room: usize,
+}
+
+impl Kept {
+    /// Nothing is kept, and nothing will be.
+    pub fn nothing() -> Self {
+        Kept {
+            buffer: None,
+            room: 0,
+        }
+    }
+
+    /// Keeps the first `sent` bytes of `inbound`, which begins with a head of `head_len` bytes, and up to `max` bytes of
+    /// body in all; nothing if there is no memory for it.
+    pub fn new(inbound: &Buffer, head_len: usize, sent: usize, max: usize) -> Self {
+        let Some(room) = max.checked_sub(sent - head_len) else {
+            return Kept::nothing();
+        };
+        let mut kept = Kept {
+            buffer: buffer::large(),
+            room: room + sent,
+        };
+        kept.add(inbound.filled().get(..sent).unwrap_or_default());
+        kept
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        let Some(buffer) = &mut self.buffer else {
+            return;
+        };
+        if bytes.len() > self.room || buffer.append(bytes) < bytes.len() {
+            self.buffer = None;
+        } else {
+            self.room -= bytes.len();
+        }
+    }
+
+    /// Head and body as far as they were received; none if that was too much to keep.
+    pub fn into_buffer(self) -> Option<Buffer> {
+        self.buffer
+    }
 }
 
 /// Counts a body against `http.max_body_bytes` and `http.min_body_rate`.
@@ -51,17 +101,23 @@ struct Meter {
 }
 
 /// Sends what is left of a body: `buffer` holds the bytes that came already, `follower` knows how many belong to it, and
-/// `sent` payload bytes went out before. Gives back what the client sent behind the body.
+/// `sent` payload bytes went out before. Gives back what the client sent behind the body; what was of the body is in `kept`,
+/// as far as that goes.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what two directions share, and no struct would be used twice"
+)]
 pub async fn pump(
-    worker: &Context,
+    view: &View,
     client: &Client,
     backend: &Connection,
     progress: &Progress,
     follower: &mut BodyFollower,
     mut buffer: Buffer,
     sent: u64,
+    kept: &mut Kept,
 ) -> (PumpEnd, Buffer) {
-    let config = &worker.snapshot.config;
+    let config = &view.config;
     let mut meter = Meter {
         payload: sent,
         received: sent,
@@ -69,7 +125,7 @@ pub async fn pump(
     };
     let end = loop {
         if !buffer.is_empty() {
-            let rest = match forward(worker, backend, follower, &mut meter, buffer).await {
+            let rest = match forward(view, backend, follower, &mut meter, buffer, kept).await {
                 Ok(rest) => rest,
                 Err((end, back)) => {
                     buffer = back;
@@ -103,20 +159,21 @@ pub async fn pump(
     };
     progress.request_done.set(end == PumpEnd::Done);
     if !progress.head_seen.get() {
-        backend.set_read_deadline(clock::now() + config.timeouts.response_head);
+        backend.set_read_deadline(clock::now() + view.head_patience);
     }
     (end, buffer)
 }
 
 /// Sends the part of `buffer` that belongs to the body; gives back what does not.
 async fn forward(
-    worker: &Context,
+    view: &View,
     backend: &Connection,
     follower: &mut BodyFollower,
     meter: &mut Meter,
     mut buffer: Buffer,
+    kept: &mut Kept,
 ) -> Result<Buffer, (PumpEnd, Buffer)> {
-    let config = &worker.snapshot.config;
+    let config = &view.config;
     let step = match follower.follow(buffer.filled_mut()) {
         Ok(step) => step,
         Err(reject) => return Err((PumpEnd::Refused(reject.reason), buffer)),
@@ -141,12 +198,14 @@ async fn forward(
         rest = own;
         buffer.truncate(step.consumed);
     }
+    kept.add(buffer.filled());
     if !backend
         .write_all(&mut buffer, config.timeouts.response_head)
         .await
         .is_ok()
     {
-        return Err((PumpEnd::BackendClosed, buffer));
+        buffer.clear();
+        return Err((PumpEnd::BackendClosed, rest.unwrap_or(buffer)));
     }
     Ok(rest.unwrap_or(buffer))
 }

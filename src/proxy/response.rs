@@ -4,7 +4,9 @@
 //! that came with it, into the space that the received head and some headroom leave.
 
 use std::io;
+use std::time::Instant;
 
+use crate::balance::outcome::Outcome;
 use crate::buffer::{self, Buffer, HEADROOM};
 use crate::clock::{self, Millis};
 use crate::http1::framing::BodyLength;
@@ -17,6 +19,7 @@ use crate::proxy::connection::{Client, grow};
 use crate::proxy::context::{Context, Scratch};
 use crate::proxy::request_body::Progress;
 use crate::reason::Reason;
+use crate::snapshot::View;
 use crate::upstream::pool::Connection;
 
 /// Interim responses that are passed on before one exchange is given up: nobody sends more than a few.
@@ -57,6 +60,12 @@ pub enum ResponseEnd {
     Complete(Complete),
     /// A 101 went to the client; these bytes came right behind it.
     Upgraded(Buffer),
+    /// Nothing of it went to the client: the request is to be sent again, and the budget has paid for it.
+    Refused {
+        status: u16,
+        /// As in [`Complete`].
+        reusable: bool,
+    },
     /// The backend failed in the middle of the response.
     Cut { reason: Reason },
     /// The client is gone.
@@ -103,6 +112,7 @@ impl From<Reject> for NoAnswer {
 /// One response on its way; what it needs lives here and not in its futures, which then stay small.
 pub struct Response<'a> {
     worker: &'a Context,
+    view: &'a View,
     client: &'a Client,
     backend: &'a Connection,
     head: &'a mut ResponseHead,
@@ -114,12 +124,19 @@ pub struct Response<'a> {
     complete: Complete,
     /// The last read filled the whole buffer: more is likely to be waiting than one small buffer holds.
     filled_up: bool,
+    /// The request can be sent again: a status that `[retry]` covers is not passed on if the budget allows.
+    pub may_refuse: bool,
 }
 
 impl<'a> Response<'a> {
     /// `buffer` is whatever the caller can spare.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "every field that has no first value of its own"
+    )]
     pub fn new(
         worker: &'a Context,
+        view: &'a View,
         client: &'a Client,
         backend: &'a Connection,
         head: &'a mut ResponseHead,
@@ -131,6 +148,7 @@ impl<'a> Response<'a> {
         head.reset();
         Response {
             worker,
+            view,
             client,
             backend,
             head,
@@ -140,13 +158,14 @@ impl<'a> Response<'a> {
             follower: BodyFollower::Done,
             complete: Complete::default(),
             filled_up: false,
+            may_refuse: false,
         }
     }
 
     /// Moves the response from the backend to the client.
     pub async fn relay(&mut self) -> Result<ResponseEnd, NoAnswer> {
         if self.progress.request_done.get() {
-            let patience = self.worker.snapshot.config.timeouts.response_head;
+            let patience = self.view.head_patience;
             self.backend.set_read_deadline(clock::now() + patience);
         }
         let mut interim = 0;
@@ -167,6 +186,9 @@ impl<'a> Response<'a> {
         };
         self.progress.head_seen.set(true);
         self.backend.set_read_deadline(Millis::NEVER);
+        if self.may_refuse && self.head.status() >= 400 && self.refuses() {
+            return Ok(self.refuse(head_len));
+        }
         let head = self.turn_to_final(head_len)?;
         if self.complete.status == 101 {
             return Ok(Box::pin(self.pass_upgrade(&head)).await);
@@ -178,13 +200,38 @@ impl<'a> Response<'a> {
         Ok(self.pass_body().await)
     }
 
+    /// Whether this answer gives way to another attempt's.
+    #[cold]
+    fn refuses(&self) -> bool {
+        self.progress.request_done.get()
+            && self.view.retry.covers(Outcome::Status(self.head.status()))
+            && self.worker.local.borrow_mut().budget.take(clock::now())
+    }
+
+    /// Gives the answer up. Its connection can be used again only if all of it is here.
+    #[cold]
+    fn refuse(&mut self, head_len: usize) -> ResponseEnd {
+        let status = self.head.status();
+        self.follower = BodyFollower::new(self.head.body(), false);
+        self.buffer.consume_front(head_len);
+        let len = self.buffer.len();
+        let at_its_end = self
+            .follower
+            .follow(self.buffer.filled_mut())
+            .is_ok_and(|step| step.consumed == len);
+        ResponseEnd::Refused {
+            status,
+            reusable: at_its_end && self.follower.is_done() && self.head.wants_keep_alive(),
+        }
+    }
+
     /// Reads until a head is complete at the front of the buffer; `silent`: nothing has come so far.
     async fn read_head(&mut self, mut silent: bool) -> Result<usize, NoAnswer> {
         loop {
             if !self.buffer.is_empty() {
                 silent = false;
                 let (bytes, facts) = (self.buffer.filled(), self.asked.facts());
-                if let Some(head_len) = self.head.parse(bytes, &self.worker.head_limits, facts)? {
+                if let Some(head_len) = self.head.parse(bytes, &self.view.head_limits, facts)? {
                     return Ok(head_len);
                 }
             }
@@ -219,7 +266,7 @@ impl<'a> Response<'a> {
             return Ok(());
         }
         write_response(self.head, self.buffer.filled(), &rewrite, out.tail());
-        let stall = self.worker.snapshot.config.timeouts.response_body;
+        let stall = self.view.config.timeouts.response_body;
         self.client
             .write_all(&mut out, stall)
             .await
@@ -247,7 +294,7 @@ impl<'a> Response<'a> {
         let rewrite = ResponseRewrite {
             close: !keep_alive && !upgrade,
             keep_alive_http10: keep_alive && self.asked.version == Version::Http10,
-            via: self.worker.snapshot.config.http.via,
+            via: self.view.config.http.via,
             dechunk,
             upgrade,
         };
@@ -271,13 +318,16 @@ impl<'a> Response<'a> {
 
     /// Sends what is in the buffer, then the rest of the body.
     async fn pass_body(&mut self) -> ResponseEnd {
-        let patience = self.worker.snapshot.config.timeouts.response_body;
+        let patience = self.view.config.timeouts.response_body;
         loop {
             if !self.buffer.is_empty() && !self.client.write_all(&mut self.buffer, patience).await.is_ok() {
                 return ResponseEnd::ClientGone;
             }
             if self.follower.is_done() {
                 return ResponseEnd::Complete(self.complete);
+            }
+            if self.progress.head_at.get().is_none() {
+                self.progress.head_at.set(Some(Instant::now()));
             }
             self.buffer.clear();
             self.grow_for_body();
@@ -338,7 +388,7 @@ impl<'a> Response<'a> {
         if out.append(head) < head.len() {
             return false;
         }
-        let stall = self.worker.snapshot.config.timeouts.response_body;
+        let stall = self.view.config.timeouts.response_body;
         self.client.write_all(&mut out, stall).await.is_ok()
     }
 

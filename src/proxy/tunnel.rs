@@ -5,8 +5,8 @@
 
 use crate::buffer::{self, Buffer};
 use crate::clock::{self, Millis};
-use crate::proxy::context::Context;
 use crate::proxy::join;
+use crate::snapshot::View;
 use crate::wire::Wire;
 
 /// How a tunnel ended.
@@ -20,15 +20,15 @@ pub enum TunnelEnd {
 
 /// Moves bytes both ways; `from_client` and `from_backend` came right behind the handshake.
 pub async fn run(
-    worker: &Context,
+    view: &View,
     client: &Wire,
     backend: &Wire,
     from_client: Buffer,
     from_backend: Buffer,
 ) -> TunnelEnd {
     let (up, down) = join::both(
-        one_way(worker, client, backend, from_client),
-        one_way(worker, backend, client, from_backend),
+        one_way(view, client, backend, from_client),
+        one_way(view, backend, client, from_backend),
     )
     .await;
     if up && down {
@@ -39,8 +39,8 @@ pub async fn run(
 }
 
 /// Moves bytes from one side to the other until the end; false if it was not a clean one. A failure ends both sides.
-async fn one_way(worker: &Context, from: &Wire, to: &Wire, first: Buffer) -> bool {
-    let clean = move_bytes(worker, from, to, first).await;
+async fn one_way(view: &View, from: &Wire, to: &Wire, first: Buffer) -> bool {
+    let clean = move_bytes(view, from, to, first).await;
     if clean {
         to.transport().half_close();
     } else {
@@ -50,8 +50,8 @@ async fn one_way(worker: &Context, from: &Wire, to: &Wire, first: Buffer) -> boo
     clean
 }
 
-async fn move_bytes(worker: &Context, from: &Wire, to: &Wire, mut first: Buffer) -> bool {
-    let patience = worker.snapshot.config.timeouts.tunnel;
+async fn move_bytes(view: &View, from: &Wire, to: &Wire, mut first: Buffer) -> bool {
+    let patience = view.config.timeouts.tunnel;
     if !to.write_all(&mut first, patience).await.is_ok() {
         return false;
     }

@@ -18,7 +18,7 @@ use crate::proxy::{connection, join};
 use crate::server::lifecycle::{Lifecycle, Stage};
 use crate::server::listener::{Accepted, Listener};
 use crate::server::wake::WakeStream;
-use crate::snapshot::Snapshot;
+use crate::snapshot::Published;
 use crate::transport::Peer;
 use crate::upstream::pool::Upstream;
 use crate::wire::{SWEEP_INTERVAL, Wires};
@@ -48,6 +48,8 @@ pub struct Capacity {
     pub buffer_bytes: usize,
     /// Idle connections per backend on this worker.
     pub max_idle: usize,
+    /// Workers that share with this one.
+    pub workers: usize,
 }
 
 /// The state of one worker, shared by its tasks.
@@ -71,7 +73,7 @@ pub struct WorkerEnd {
 impl Worker {
     /// `nonblocking` says how the driver of this thread's runtime wants sockets.
     pub fn new(
-        snapshot: Arc<Snapshot>,
+        published: Arc<Published>,
         shard: Arc<Shard>,
         lifecycle: Arc<Lifecycle>,
         capacity: Capacity,
@@ -79,14 +81,9 @@ impl Worker {
     ) -> Rc<Self> {
         buffer::set_budget(capacity.buffer_bytes);
         let wires = Rc::new(Wires::default());
-        let upstream = Upstream::new(
-            wires.clone(),
-            snapshot.backend_slots(),
-            capacity.max_idle,
-            nonblocking,
-        );
+        let upstream = Upstream::new(wires.clone(), capacity.max_idle, nonblocking);
         Rc::new(Worker {
-            context: Rc::new(Context::new(snapshot, shard, wires, upstream)),
+            context: Rc::new(Context::new(published, shard, wires, upstream, capacity.workers)),
             lifecycle,
             capacity,
             nonblocking,
@@ -125,7 +122,8 @@ impl Worker {
 
     /// Idle connections live `shutdown.idle_grace` more, exchanges up to `shutdown.timeout`.
     async fn wait_for_clients(&self) -> WorkerEnd {
-        let shutdown = &self.context.snapshot.config.shutdown;
+        let view = self.context.view();
+        let shutdown = &view.config.shutdown;
         let began = Instant::now();
         while self.clients.get() > 0 && began.elapsed() < shutdown.timeout {
             if began.elapsed() >= shutdown.idle_grace {
@@ -133,7 +131,7 @@ impl Worker {
             }
             monoio::time::sleep(POLL_INTERVAL).await;
         }
-        self.context.upstream.close_idle();
+        self.context.upstream.close_idle(|_| true);
         WorkerEnd {
             cut: self.clients.get(),
         }
@@ -248,10 +246,10 @@ async fn sweep(worker: Rc<Worker>) {
         monoio::time::sleep(SWEEP_INTERVAL).await;
         let now = clock::now();
         worker.context.wires.sweep(now);
-        worker
-            .context
-            .upstream
-            .sweep(&worker.context.snapshot.config.upstream, now);
+        // Looks for a newer snapshot too, so that an idle worker lets go of the old one.
+        let view = worker.context.view();
+        worker.context.upstream.sweep(&view.config.upstream, now);
+        drop(view);
         buffer::wake_waiting();
         sweeps += 1;
         if sweeps % SWEEPS_PER_TRIM == 0 {
@@ -348,19 +346,24 @@ mod tests {
     }
 
     fn worker() -> Rc<Worker> {
-        let snapshot = crate::snapshot::Snapshot {
-            pool: Pool::new("default", &Config::default(), Vec::new()),
-            config: Config::default(),
-            internal: None,
-        };
+        let config = Config::default();
+        let pool = Pool::new("default", &config, Vec::new());
+        let snapshot = crate::snapshot::Snapshot::new(config, pool, None);
         let capacity = Capacity {
             max_connections: usize::MAX,
             client_descriptors: usize::MAX,
             buffer_bytes: usize::MAX,
             max_idle: 1,
+            workers: 1,
         };
-        let shard = Arc::new(Shard::new(snapshot.backend_slots()));
-        Worker::new(Arc::new(snapshot), shard, Arc::default(), capacity, true)
+        let shard = Arc::new(Shard::new(0));
+        Worker::new(
+            Arc::new(Published::new(snapshot)),
+            shard,
+            Arc::default(),
+            capacity,
+            true,
+        )
     }
 
     #[test]

@@ -3,12 +3,13 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_utils::CachePadded;
 
 use crate::balance::shared::Shared;
+use crate::metrics::BackendCounts;
 
 /// One address that a backend answers on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,11 +30,54 @@ impl fmt::Display for Address {
     }
 }
 
+/// Gives every backend a small number that no other one has while it lives.
+#[derive(Clone, Debug, Default)]
+pub struct Slots(Arc<Mutex<Vec<bool>>>);
+
+impl Slots {
+    /// The lowest number that is free. For the control thread.
+    pub fn take(&self) -> Slot {
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = taken.iter().position(|taken| !taken).unwrap_or(taken.len());
+        match taken.get_mut(number) {
+            Some(place) => *place = true,
+            None => taken.push(true),
+        }
+        Slot {
+            number,
+            home: self.clone(),
+        }
+    }
+}
+
+/// A number that becomes free again when this drops, with the last connection of its backend.
+#[derive(Debug)]
+pub struct Slot {
+    number: usize,
+    home: Slots,
+}
+
+impl Slot {
+    pub fn number(&self) -> usize {
+        self.number
+    }
+}
+
+impl Drop for Slot {
+    // A backend that left the configuration goes once in its life, with whoever held it last.
+    fn drop(&mut self) {
+        let mut taken = self.home.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = taken.get_mut(self.number) {
+            *place = false;
+        }
+    }
+}
+
 /// One upstream server: what it is called, where it is, and the counts that all workers keep of it.
 #[derive(Debug)]
 pub struct Backend {
-    /// Its index in the snapshot, in metrics shards and in every worker's idle lists.
-    pub index: usize,
+    /// Its place in every worker's idle lists.
+    pub slot: Slot,
     pub name: String,
     /// As written in the configuration: the label in metrics.
     pub url: String,
@@ -41,6 +85,8 @@ pub struct Backend {
     pub authority: String,
     /// Tried in order, the last good one first.
     pub addresses: Vec<Address>,
+    /// What was counted of it.
+    pub counts: Arc<BackendCounts>,
     last_good: AtomicUsize,
     /// What picks know of it.
     pub shared: Arc<Shared>,
@@ -50,13 +96,22 @@ pub struct Backend {
 }
 
 impl Backend {
-    pub fn new(index: usize, name: String, url: String, authority: String, addresses: Vec<Address>) -> Self {
+    /// A backend that `workers` workers count.
+    pub fn new(
+        slot: Slot,
+        name: String,
+        url: String,
+        authority: String,
+        addresses: Vec<Address>,
+        workers: usize,
+    ) -> Self {
         Backend {
-            index,
+            slot,
             name,
             url,
             authority,
             addresses,
+            counts: Arc::new(BackendCounts::new(workers)),
             last_good: AtomicUsize::new(0),
             shared: Arc::default(),
             sockets: CachePadded::default(),
@@ -72,12 +127,6 @@ impl Backend {
     /// Open sockets, over all workers.
     pub fn sockets(&self) -> usize {
         self.sockets.load(Ordering::Relaxed)
-    }
-
-    /// Counts one exchange until the result is dropped.
-    pub fn enter(&self) -> InFlight<'_> {
-        self.shared.begin(crate::clock::now());
-        InFlight(self)
     }
 
     /// Takes a place for one more socket, if fewer than `max` are open.
@@ -118,16 +167,6 @@ impl Backend {
     }
 }
 
-/// One exchange in flight at a backend.
-#[derive(Debug)]
-pub struct InFlight<'a>(&'a Backend);
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.shared.end();
-    }
-}
-
 /// One open socket of a backend.
 #[derive(Debug)]
 pub struct SocketCount(Arc<Backend>);
@@ -161,26 +200,32 @@ mod tests {
     fn backend() -> Arc<Backend> {
         let address = |port| Address::Tcp(SocketAddr::from(([127, 0, 0, 1], port)));
         Arc::new(Backend::new(
-            0,
+            Slots::default().take(),
             "a".to_owned(),
             "http://a:1".to_owned(),
             "a:1".to_owned(),
             vec![address(1), address(2), address(3)],
+            1,
         ))
     }
 
     #[test]
     fn counts_go_back_when_their_guards_drop() {
         let backend = backend();
-        let (one, two) = (backend.enter(), backend.enter());
-        assert_eq!(backend.in_flight(), 2);
-        drop((one, two));
-        assert_eq!(backend.in_flight(), 0);
         let first = backend.take_socket(Some(1)).expect("one is allowed");
         assert!(backend.take_socket(Some(1)).is_none());
         assert_eq!(backend.sockets(), 1);
         drop(first);
         assert_eq!(backend.sockets(), 0);
+    }
+
+    #[test]
+    fn a_slot_is_taken_again_once_it_is_free() {
+        let slots = Slots::default();
+        let (first, second) = (slots.take(), slots.take());
+        assert_eq!((first.number(), second.number()), (0, 1));
+        drop(first);
+        assert_eq!(slots.take().number(), 0);
     }
 
     #[test]

@@ -67,17 +67,25 @@ enum Free {
     Place(SocketCount),
 }
 
-/// Counts one waiting exchange of this worker.
-struct WaitingHere<'a>(&'a Cell<usize>);
+/// What one worker has of one backend.
+#[derive(Default)]
+struct Place {
+    idle: Vec<Connection>,
+    /// Exchanges of this worker that wait for a socket.
+    waiting: Rc<Cell<usize>>,
+}
 
-impl<'a> WaitingHere<'a> {
-    fn new(count: &'a Cell<usize>) -> Self {
+/// Counts one waiting exchange of this worker.
+struct WaitingHere(Rc<Cell<usize>>);
+
+impl WaitingHere {
+    fn new(count: Rc<Cell<usize>>) -> Self {
         count.set(count.get() + 1);
         WaitingHere(count)
     }
 }
 
-impl Drop for WaitingHere<'_> {
+impl Drop for WaitingHere {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
     }
@@ -86,25 +94,23 @@ impl Drop for WaitingHere<'_> {
 /// One worker's backend connections.
 pub struct Upstream {
     wires: Rc<Wires>,
-    idle: RefCell<Vec<Vec<Connection>>>,
-    /// Exchanges of this worker that wait for a socket, by backend.
-    waiting: Vec<Cell<usize>>,
+    /// By the backends' slots.
+    places: RefCell<Vec<Place>>,
     /// Rung when a connection becomes free while somebody here waits.
     freed: Event,
     /// Idle connections per backend that this worker may keep.
-    max_idle: usize,
+    max_idle: Cell<usize>,
     nonblocking: bool,
 }
 
 impl Upstream {
     /// `max_idle` is this worker's share; `nonblocking` says how its driver wants sockets.
-    pub fn new(wires: Rc<Wires>, backends: usize, max_idle: usize, nonblocking: bool) -> Self {
+    pub fn new(wires: Rc<Wires>, max_idle: usize, nonblocking: bool) -> Self {
         Upstream {
             wires,
-            idle: RefCell::new((0..backends).map(|_| Vec::new()).collect()),
-            waiting: vec![Cell::new(0); backends],
+            places: RefCell::default(),
             freed: Event::default(),
-            max_idle,
+            max_idle: Cell::new(max_idle),
             nonblocking,
         }
     }
@@ -112,7 +118,12 @@ impl Upstream {
     /// An idle connection to `backend`, if there is one. `must_be_quiet`: look at it whatever its age.
     pub fn take_idle(&self, backend: &Backend, must_be_quiet: bool, now: Millis) -> Option<Connection> {
         loop {
-            let mut connection = self.idle.borrow_mut().get_mut(backend.index)?.pop()?;
+            let mut connection = self
+                .places
+                .borrow_mut()
+                .get_mut(backend.slot.number())?
+                .idle
+                .pop()?;
             let check = must_be_quiet || connection.suspect || now - connection.idle_since >= QUIET_AFTER;
             if !check || connection.transport().is_quiet() {
                 connection.reused = true;
@@ -172,9 +183,8 @@ impl Upstream {
         settings: &Settings,
         give_up: Instant,
     ) -> Result<Free, ConnectError> {
-        let index = backend.index;
         let _waiting = backend.want();
-        let _waiting_here = WaitingHere::new(&self.waiting[index]);
+        let _waiting_here = WaitingHere::new(self.waiting(backend));
         loop {
             if let Some(connection) = self.take_idle(backend, true, crate::clock::now()) {
                 return Ok(Free::Idle(connection));
@@ -190,32 +200,32 @@ impl Upstream {
                 return Err(ConnectError::new(Reason::QueueTimeout, error));
             }
             // What another worker frees rings no event here.
-            let _ = monoio::time::timeout(SOCKET_POLL, self.freed.until(|| self.idle(index) > 0)).await;
+            let _ = monoio::time::timeout(SOCKET_POLL, self.freed.until(|| self.idle(backend) > 0)).await;
         }
     }
 
     /// Whether exchanges of other workers wait for a socket of this backend.
     fn is_wanted_elsewhere(&self, backend: &Backend) -> bool {
-        backend.waiting() > self.waiting.get(backend.index).map_or(0, Cell::get)
+        backend.waiting() > self.waiting_here(backend)
     }
 
     /// Keeps a connection for the next exchange. The caller vouches that the response ended where its framing said;
     /// `suspect`: look before it is used again, whatever its age.
     pub fn keep(&self, mut connection: Connection, suspect: bool, now: Millis) {
-        let waiting_here = self.waiting.get(connection.backend().index).map_or(0, Cell::get);
+        let waiting_here = self.waiting_here(connection.backend());
         // One that the sweeper ended is dead, one that another worker waits for makes room by closing.
         if connection.expired()
-            || (waiting_here == 0 && (self.max_idle == 0 || self.is_wanted_elsewhere(connection.backend())))
+            || (waiting_here == 0
+                && (self.max_idle.get() == 0 || self.is_wanted_elsewhere(connection.backend())))
         {
             return;
         }
         connection.set_limit(Millis::NEVER);
         connection.idle_since = now;
         connection.suspect = suspect;
-        let index = connection.backend().index;
-        if let Some(idle) = self.idle.borrow_mut().get_mut(index) {
-            idle.push(connection);
-        }
+        self.with_place(connection.backend().slot.number(), |place| {
+            place.idle.push(connection)
+        });
         if waiting_here > 0 {
             self.freed.ring();
         }
@@ -227,18 +237,23 @@ impl Upstream {
     /// again within that time is not idle.
     pub fn sweep(&self, settings: &Settings, now: Millis) {
         let mut closing = Vec::new();
-        for idle in self.idle.borrow_mut().iter_mut() {
+        for place in self.places.borrow_mut().iter_mut() {
+            let here = place.waiting.get();
+            let idle = &mut place.idle;
+            let wanted = idle
+                .first()
+                .is_some_and(|connection| connection.backend().waiting() > here);
             // The oldest are in front: a connection that is used moves to the end.
             let resting = idle
                 .iter()
                 .take_while(|c| now - c.idle_since >= SWEEP_INTERVAL)
                 .count();
-            let surplus = resting.saturating_sub(self.max_idle);
+            let surplus = resting.saturating_sub(self.max_idle.get());
             let mut position = 0;
             closing.extend(idle.extract_if(.., |connection| {
                 position += 1;
                 position <= surplus
-                    || self.is_wanted_elsewhere(connection.backend())
+                    || wanted
                     || now - connection.idle_since >= settings.idle
                     || now - connection.born >= settings.max_age
                     || (now - connection.idle_since >= QUIET_AFTER && !connection.transport().is_quiet())
@@ -246,19 +261,48 @@ impl Upstream {
         }
     }
 
-    /// Closes every idle connection.
-    pub fn close_idle(&self) {
-        let idle: Vec<_> = self
-            .idle
+    /// Closes the idle connections to those backends that `leaves` says.
+    pub fn close_idle(&self, leaves: impl Fn(&Arc<Backend>) -> bool) {
+        let closing: Vec<_> = self
+            .places
             .borrow_mut()
             .iter_mut()
-            .flat_map(std::mem::take)
+            .filter(|place| place.idle.first().is_some_and(|first| leaves(first.backend())))
+            .flat_map(|place| std::mem::take(&mut place.idle))
             .collect();
-        drop(idle);
+        drop(closing);
+    }
+
+    /// This worker's share of the idle connections per backend.
+    pub fn set_max_idle(&self, max_idle: usize) {
+        self.max_idle.set(max_idle);
     }
 
     /// Idle connections to one backend.
-    pub fn idle(&self, backend: usize) -> usize {
-        self.idle.borrow().get(backend).map_or(0, Vec::len)
+    pub fn idle(&self, backend: &Backend) -> usize {
+        self.places
+            .borrow()
+            .get(backend.slot.number())
+            .map_or(0, |place| place.idle.len())
+    }
+
+    fn waiting(&self, backend: &Backend) -> Rc<Cell<usize>> {
+        self.with_place(backend.slot.number(), |place| place.waiting.clone())
+    }
+
+    fn waiting_here(&self, backend: &Backend) -> usize {
+        self.places
+            .borrow()
+            .get(backend.slot.number())
+            .map_or(0, |place| place.waiting.get())
+    }
+
+    /// The place of a slot, which is made when it is first needed.
+    fn with_place<T>(&self, slot: usize, then: impl FnOnce(&mut Place) -> T) -> T {
+        let mut places = self.places.borrow_mut();
+        if slot >= places.len() {
+            places.resize_with(slot + 1, Place::default);
+        }
+        then(&mut places[slot])
     }
 }

@@ -213,6 +213,14 @@ pub const BACKENDS: &[Bad] = &[
         "weights that are all zero",
         "[[backends]]\nurl = \"http://a:80\"\nweight = 0\n[[backends]]\nurl = \"http://b:80\"\nweight = 0\n",
     ),
+    file(
+        "backups alone",
+        "[[backends]]\nurl = \"http://a:80\"\nbackup = true\n[[backends]]\nurl = \"http://b:80\"\nbackup = true\n",
+    ),
+    file(
+        "a tier and a backup that are none",
+        "[[backends]]\nurl = \"http://a:80\"\npriority = -1\nbackup = \"yes\"\n",
+    ),
     file("one section for all", "[backends]\nurl = \"http://a:80\"\n"),
     file("urls alone", "backends = [\"http://a:80\"]\n"),
     file(
@@ -222,13 +230,29 @@ pub const BACKENDS: &[Bad] = &[
 ];
 
 pub const STRATEGIES: &[Bad] = &[
-    below!("not in this version", "[strategy]\ntype = \"least-conn\"\n"),
-    below!(
-        "not in this version, spelled otherwise",
-        "[strategy]\ntype = \"consistent-hash\"\n"
-    ),
     below!("a typing error", "[strategy]\ntype = \"roundrobin\"\n"),
     below!("unlike any", "[strategy]\ntype = \"magic\"\nvirtual_nodes = 0\n"),
+    below!("a key without its name", "[strategy]\nkey = \"header\"\n"),
+    below!(
+        "a key of nearly a header",
+        "[strategy]\nkey = \"Header:X-User\"\n"
+    ),
+    below!("a header without its word", "[strategy]\nkey = \"X-User\"\n"),
+    below!("a key with a blank", "[strategy]\nkey = \"cookie: id\"\n"),
+    below!("a name where none belongs", "[strategy]\nkey = \"uri:x\"\n"),
+    below!("a key unlike any", "[strategy]\nkey = \"a b\"\n"),
+    below!(
+        "loads out of range",
+        "[strategy]\nmax_load = 0.9\nprobe_rate = 101\nslow_start = \"25h\"\ntier_min = 0\nprobes_max_per_second = 0\n"
+    ),
+    below!(
+        "loads that are no numbers",
+        "[strategy]\nmax_load = \"off\"\nprobe_rate = \"0.5\"\nprobe_path = \"load\"\n"
+    ),
+    below!(
+        "not a number at all",
+        "[strategy]\nmax_load = nan\nprobe_rate = true\n"
+    ),
 ];
 
 pub const TOGETHER: &[Bad] = &[
@@ -246,6 +270,11 @@ pub const TOGETHER: &[Bad] = &[
         "fast but slower",
         "[health_check]\ninterval = \"1s\"\nfast_interval = \"2s\"\n"
     ),
+    below!("shed sooner than allowed", "[admission]\ntarget = \"200ms\"\n"),
+    below!(
+        "a cookie that browsers refuse",
+        "[sticky]\ncookie = \"__Host-weir\"\npath = \"/app\"\n"
+    ),
 ];
 
 pub const RESILIENCE: &[Bad] = &[
@@ -259,7 +288,48 @@ pub const RESILIENCE: &[Bad] = &[
     ),
     below!(
         "retries",
-        "[retry]\nmax_retries = -1\nmethods = [\"CONNECT\", \"GET\", \"GET\"]\non = [\"6xx\"]\nbuffer = \"1GiB\"\nbudget = 120\n"
+        "[retry]\nmax_retries = 11\nmethods = [\"CONNECT\", \"GET\", \"GET\"]\non = [\"6xx\"]\nbuffer = \"1GiB\"\nbudget = 120\n"
+    ),
+];
+
+pub const LIMITS: &[Bad] = &[
+    below!(
+        "proxies",
+        "[server]\ntrusted_proxies = [\"10.0.0.1/8\", \"proxy\"]\n"
+    ),
+    below!(
+        "limits",
+        "[limits]\nmax_connections_per_ip = 0\nmax_inflight = 0\nqueue = \"none\"\nqueue_timeout = \"0s\"\n"
+    ),
+    below!(
+        "outliers",
+        "[outlier]\nconsecutive_gateway = 0\nconsecutive_5xx = false\nsuccess_rate = 95\nmin_volume = 0\nlatency_factor = 1\nbase_ejection = 30\nmax_ejection_percent = 101\n"
+    ),
+    below!("hedging", "[hedge]\nenabled = \"on\"\n"),
+    below!(
+        "a rate",
+        "[rate_limit]\nrequests = 0\nper = \"1\"\nburst = 0\nkey = \"cookie:id\"\nexempt = \"localhost\"\nmax_keys = 1\n"
+    ),
+    below!("admission", "[admission]\ntarget = 5\ninterval = \"0s\"\n"),
+    below!(
+        "cookies",
+        "[sticky]\ncookie = \"weir=1\"\nsecret_file = \"~/secret\"\nsecure = 1\nmax_age = \"10ms\"\npath = \"/a;b\"\n"
+    ),
+];
+
+pub const ADMIN: &[Bad] = &[
+    below!("every address and no token", "[admin]\naddress = \":9070\"\n"),
+    env(
+        "another machine's and no token, from a variable",
+        &[("WEIR_ADMIN_ADDRESS", "10.0.0.1:9070")],
+    ),
+    below!(
+        "a token that is no file",
+        "[admin]\naddress = \":9070\"\ntoken_file = \"/etc/weir/\"\n"
+    ),
+    below!(
+        "hosts that are none",
+        "[admin]\nhosts = [\"weir:9070\", \"*.example\", \"::1\", \"http://weir\", \"a b\"]\n"
     ),
 ];
 
@@ -326,7 +396,7 @@ backlog = 0
 [timeouts]
 idle = 60
 [strategy]
-type = "maglev"
+type = "magleb"
 [[backends]]
 url = "https://a"
 [[backends]]

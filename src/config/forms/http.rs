@@ -7,7 +7,7 @@ use crate::config::node::{Node, Raw};
 use crate::config::suggest::nearest;
 
 /// Whether `text` is a token (RFC 9110 §5.6.2).
-fn is_token(text: &str) -> bool {
+pub(super) fn is_token(text: &str) -> bool {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !text.is_empty() && text.bytes().all(known)
 }
@@ -176,6 +176,43 @@ impl Form for HostForm {
             HostMode::Backend => "backend",
             HostMode::Name(name) => name,
         })
+    }
+}
+
+/// A host name without a port, in lower case.
+pub(in crate::config) struct HostName;
+
+impl Form for HostName {
+    type Out = String;
+
+    fn allowed(&self) -> String {
+        "a host name like \"weir.example\", without a port".to_owned()
+    }
+
+    fn read(&self, node: &Node, bad: &mut Vec<Bad>) -> Option<String> {
+        parsed(node, "a host name", bad, |text| {
+            if text.contains('/') {
+                return Err(Refusal::new("is not a host name").hint("write it without a scheme and a path"));
+            }
+            let inner = text.trim_start_matches('[').trim_end_matches(']');
+            if inner.parse::<std::net::IpAddr>().is_ok() {
+                return Err(Refusal::new("is an address, and those are always accepted"));
+            }
+            if text.contains('*') {
+                return Err(Refusal::new("holds a star").hint("write each name in full"));
+            }
+            if let Some((name, _)) = text.split_once(':') {
+                return Err(
+                    Refusal::new("has a port").hint(format!("write \"{name}\": it holds for every port"))
+                );
+            }
+            host_name(text)?;
+            Ok(text.trim_end_matches('.').to_ascii_lowercase())
+        })
+    }
+
+    fn show(&self, value: &String) -> String {
+        toml_string(value)
     }
 }
 

@@ -118,6 +118,38 @@ pub(in crate::config) fn show_listen(value: &ListenAddress) -> String {
     }
 }
 
+/// The path of a file that weir reads when it starts.
+pub(in crate::config) struct FilePath;
+
+impl Form for FilePath {
+    type Out = PathBuf;
+
+    fn allowed(&self) -> String {
+        "the path of a file like \"/etc/weir/token\"".to_owned()
+    }
+
+    fn read(&self, node: &Node, bad: &mut Vec<Bad>) -> Option<PathBuf> {
+        parsed(node, "the path of a file", bad, |text| {
+            if text.chars().any(char::is_control) {
+                return Err(Refusal::new("holds a control character"));
+            }
+            if text.starts_with("~/") {
+                return Err(
+                    Refusal::new("begins with \"~\", which only a shell knows").hint("write the whole path")
+                );
+            }
+            if text.ends_with('/') {
+                return Err(Refusal::new("names a directory, where a file is needed"));
+            }
+            Ok(PathBuf::from(text))
+        })
+    }
+
+    fn show(&self, value: &PathBuf) -> String {
+        toml_string(&value.display().to_string())
+    }
+}
+
 /// A literal address of this machine to send from.
 pub(in crate::config) struct IpForm;
 

@@ -1,4 +1,4 @@
-//! Whole numbers, yes and no, text, and values that may be turned off.
+//! Numbers, yes and no, text, and values that may be turned off.
 
 use std::fmt::Display;
 
@@ -57,6 +57,64 @@ impl<T: Copy + Display + TryFrom<i64> + PartialOrd> Form for Integer<T> {
 fn is_whole(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text);
     !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// A number with or without decimals, within bounds, both included.
+pub(in crate::config) struct Decimal {
+    pub(in crate::config) min: f64,
+    pub(in crate::config) max: f64,
+    /// Whether 0 is allowed too, below `min` as it is: it turns off what the number is for.
+    pub(in crate::config) or_zero: bool,
+}
+
+impl Form for Decimal {
+    type Out = f32;
+
+    fn allowed(&self) -> String {
+        let zero = if self.or_zero { ", or 0 for off" } else { "" };
+        format!("a number from {} to {}{zero}", self.min, self.max)
+    }
+
+    fn read(&self, node: &Node, bad: &mut Vec<Bad>) -> Option<f32> {
+        let (number, shown) = match &node.raw {
+            Raw::Integer(number) => (Some(*number as f64), number.to_string()),
+            Raw::Number(text) => (decimal(text), text.clone()),
+            Raw::Bare(text) if decimal(text).is_some() => (decimal(text), text.clone()),
+            Raw::String(text) if decimal(text).is_some() => {
+                let reason = format!("{} in quotes, where a number is needed", quote(text));
+                bad.push(Bad::new(node, reason).hint(format!("write {text} without the quotes")));
+                return None;
+            }
+            Raw::String(text) | Raw::Bare(text) if self.or_zero && (text == "off" || text == "none") => {
+                let reason = format!("{} where a number is needed", quote(text));
+                bad.push(Bad::new(node, reason).hint("write 0"));
+                return None;
+            }
+            other => (None, other.describe()),
+        };
+        let Some(number) = number else {
+            bad.push(Bad::new(node, format!("{shown} where a number is needed")));
+            return None;
+        };
+        let off = self.or_zero && number == 0.0;
+        if !off && !(self.min..=self.max).contains(&number) {
+            bad.push(Bad::new(node, format!("{shown} is out of range")));
+            return None;
+        }
+        // Adding zero makes a zero of "-0".
+        Some(number as f32 + 0.0)
+    }
+
+    fn show(&self, value: &f32) -> String {
+        value.to_string()
+    }
+}
+
+/// A finite number in digits; words that the standard parser takes for numbers are none here.
+fn decimal(text: &str) -> Option<f64> {
+    let known = |byte: u8| byte.is_ascii_digit() || b"+-.eE".contains(&byte);
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite());
+    number.filter(|_| text.bytes().all(known))
 }
 
 /// `true` or `false`.
@@ -127,14 +185,13 @@ impl Form for Text {
 /// A value, or a word for having none.
 pub(in crate::config) struct Optional<F> {
     pub(in crate::config) form: F,
-    /// `none` and `off` are both read where one of them stands here; `auto` alone.
+    /// `none` and `off` are read beside it, unless it is `auto`.
     pub(in crate::config) word: &'static str,
 }
 
 impl<F> Optional<F> {
     fn is_none(&self, text: &str) -> bool {
-        let off = |word: &str| word == "none" || word == "off";
-        text == self.word || (off(self.word) && off(text))
+        text == self.word || (self.word != "auto" && (text == "none" || text == "off"))
     }
 }
 

@@ -28,14 +28,15 @@ pub fn strategy_name(kind: StrategyKind) -> &'static str {
         .map_or("", |(name, _)| name)
 }
 
-/// A strategy of this version.
+/// The name of a strategy.
 pub(in crate::config) struct StrategyForm;
 
 impl Form for StrategyForm {
     type Out = StrategyKind;
 
     fn allowed(&self) -> String {
-        one_of(&available())
+        let names: Vec<&str> = STRATEGIES.iter().map(|(name, _)| *name).collect();
+        one_of(&names)
     }
 
     fn read(&self, node: &Node, bad: &mut Vec<Bad>) -> Option<StrategyKind> {
@@ -47,11 +48,11 @@ impl Form for StrategyForm {
             match found {
                 Some((_, kind)) => Ok(*kind),
                 None => {
-                    let reason = format!("is not a strategy; available: {}", available().join(", "));
+                    let refusal = Refusal::new("is not a strategy");
                     let near = nearest(text, STRATEGIES.iter().map(|(name, _)| *name));
                     Err(match near {
-                        Some(near) => Refusal::new(reason).hint(format!("did you mean \"{near}\"?")),
-                        None => Refusal::new(reason),
+                        Some(near) => refusal.hint(format!("did you mean \"{near}\"?")),
+                        None => refusal,
                     })
                 }
             }
@@ -61,8 +62,4 @@ impl Form for StrategyForm {
     fn show(&self, value: &StrategyKind) -> String {
         toml_string(strategy_name(*value))
     }
-}
-
-fn available() -> Vec<&'static str> {
-    STRATEGIES.iter().map(|(name, _)| *name).collect()
 }

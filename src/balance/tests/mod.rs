@@ -1,0 +1,3 @@
+//! Tests of what `tests/loom.rs` includes by path: they run on std's atomics and so are not in those files.
+
+mod breaker;

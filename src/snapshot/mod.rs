@@ -1,0 +1,261 @@
+//! What the workers serve by: one immutable view of the configuration and of the backends' shared state.
+//!
+//! The control thread builds a [`Snapshot`] and publishes it ([`Published`]); a worker asks once per exchange whether there
+//! is a newer one and keeps it by a count of its own ([`View`]), so that an exchange ends by the snapshot it began with. A
+//! [`Backend`] in it is shared with the snapshots before and after.
+
+pub mod retry;
+
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::time::Duration;
+
+use crate::balance;
+use crate::balance::pick::Member;
+use crate::balance::pool::{Event, Settings, Verdict};
+use crate::clock::Millis;
+use crate::config::Config;
+use crate::http1;
+use crate::upstream::backend::Backend;
+use retry::RetryRules;
+
+/// A named group of backends with one strategy.
+#[derive(Debug)]
+pub struct Pool {
+    pub name: String,
+    pub backends: Vec<Arc<Backend>>,
+    pub balance: balance::pool::Pool,
+}
+
+impl Pool {
+    /// A pool of these backends, each with the member that stands for it in picks.
+    pub fn new(name: &str, config: &Config, backends: Vec<(Arc<Backend>, Member)>) -> Self {
+        let (backends, members) = backends.into_iter().unzip();
+        Pool {
+            name: name.to_owned(),
+            backends,
+            balance: balance::pool::Pool::new(Settings::of(config), members),
+        }
+    }
+
+    /// Whether a backend may be chosen.
+    pub fn is_eligible(&self, index: usize) -> bool {
+        self.balance.eligible().get(index)
+    }
+
+    /// Backends that may be chosen.
+    pub fn eligible(&self) -> usize {
+        self.balance.eligible().count()
+    }
+
+    /// Takes in what the health thread found, and logs what came of it.
+    pub fn probe(&self, index: usize, verdict: Verdict, now: Millis) {
+        self.balance
+            .probe(index, verdict, now, &mut |event| self.log(event));
+    }
+
+    /// Lets time pass, and logs what came of it.
+    pub fn tick(&self, now: Millis) {
+        self.balance.tick(now, &mut |event| self.log(event));
+    }
+
+    /// Says what changed, once.
+    pub fn log(&self, event: Event) {
+        let pool = &*self.name;
+        let name = |index: usize| self.backends.get(index).map_or("", |backend| &*backend.name);
+        match event {
+            Event::BreakerOpened { index } => {
+                tracing::warn!(
+                    pool,
+                    backend = name(index),
+                    from = "CLOSED",
+                    to = "OPEN",
+                    "circuit breaker"
+                );
+            }
+            Event::BreakerHalfOpen { index } => {
+                tracing::info!(
+                    pool,
+                    backend = name(index),
+                    from = "OPEN",
+                    to = "HALF-OPEN",
+                    "circuit breaker"
+                );
+            }
+            Event::BreakerClosed { index } => {
+                tracing::info!(
+                    pool,
+                    backend = name(index),
+                    from = "HALF-OPEN",
+                    to = "CLOSED",
+                    "circuit breaker"
+                );
+            }
+            Event::BreakerReopened { index } => {
+                tracing::warn!(
+                    pool,
+                    backend = name(index),
+                    from = "HALF-OPEN",
+                    to = "OPEN",
+                    "circuit breaker"
+                );
+            }
+            Event::Ejected { index, reason, lasts } => {
+                let (reason, lasts_ms) = (reason.word(), lasts.as_millis() as u64);
+                tracing::warn!(pool, backend = name(index), reason, lasts_ms, "backend ejected");
+            }
+            Event::EjectionTrial { index } => {
+                tracing::info!(pool, backend = name(index), "ejected backend gets a trial");
+            }
+            Event::Returned { index } => {
+                tracing::info!(pool, backend = name(index), "ejected backend returned");
+            }
+            Event::Held { index, what } => {
+                tracing::warn!(
+                    pool,
+                    backend = name(index),
+                    what,
+                    "held: too few would be left without it"
+                );
+            }
+            Event::Dead { index } => {
+                tracing::warn!(
+                    pool,
+                    backend = name(index),
+                    "backend is dead: a connect was refused"
+                );
+            }
+            Event::PanicBegan { well, of } => {
+                tracing::warn!(
+                    pool,
+                    well,
+                    of,
+                    "panic: too few backends are well, the others are used too"
+                );
+            }
+            Event::PanicEnded { well, of } => {
+                tracing::info!(pool, well, of, "panic is over: enough backends are well");
+            }
+        }
+    }
+}
+
+/// The configuration in force with the pools it names.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub config: Config,
+    pub head_limits: http1::Limits,
+    pub retry: RetryRules,
+    /// How long one attempt may take to connect, and its backend to answer.
+    pub connect_patience: Duration,
+    pub head_patience: Duration,
+    /// The pool that every request goes to.
+    pub pool: Pool,
+    /// Where `/metrics` on the main port is answered: the control thread, reached as if it were a backend.
+    pub internal: Option<Arc<Backend>>,
+}
+
+impl Snapshot {
+    pub fn new(config: Config, pool: Pool, internal: Option<Arc<Backend>>) -> Self {
+        let retry = RetryRules::new(&config.retry);
+        let one_try = retry.per_try_timeout.unwrap_or(Duration::MAX);
+        Snapshot {
+            head_limits: http1::Limits {
+                max_head_bytes: config.http.max_head_bytes,
+                max_headers: config.http.max_headers,
+            },
+            connect_patience: config.timeouts.connect.min(one_try),
+            head_patience: config.timeouts.response_head.min(one_try),
+            retry,
+            pool,
+            internal,
+            config,
+        }
+    }
+}
+
+/// The snapshot in force, for all threads.
+#[derive(Debug)]
+pub struct Published {
+    /// Grows with every snapshot; what workers look at.
+    generation: AtomicU64,
+    current: Mutex<Arc<Snapshot>>,
+}
+
+impl Published {
+    pub fn new(snapshot: Snapshot) -> Self {
+        Published {
+            generation: AtomicU64::new(1),
+            current: Mutex::new(Arc::new(snapshot)),
+        }
+    }
+
+    /// Puts `snapshot` in force. For the control thread.
+    pub fn replace(&self, snapshot: Snapshot) {
+        let snapshot = Arc::new(snapshot);
+        let before = {
+            let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *current, snapshot.clone())
+        };
+        self.generation.fetch_add(1, Ordering::Release);
+        drop(before);
+        // What changed a backend through the old one meanwhile shows in the new one too.
+        snapshot
+            .pool
+            .balance
+            .publish(&mut |event| snapshot.pool.log(event));
+    }
+
+    /// The snapshot in force. For every thread but the workers'.
+    pub fn current(&self) -> Arc<Snapshot> {
+        self.current
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// A worker's first view.
+    pub fn view(&self) -> View {
+        View {
+            generation: self.generation.load(Ordering::Acquire),
+            snapshot: self.current(),
+        }
+    }
+}
+
+/// A worker's hold on a snapshot.
+#[derive(Clone, Debug)]
+pub struct View {
+    generation: u64,
+    snapshot: Arc<Snapshot>,
+}
+
+impl View {
+    /// A newer view, if there is one and the control thread is not at it this very moment: a worker does not wait.
+    #[inline]
+    pub fn newer(&self, published: &Published) -> Option<Rc<View>> {
+        let generation = published.generation.load(Ordering::Acquire);
+        if generation == self.generation {
+            return None;
+        }
+        let current = match published.current.try_lock() {
+            Ok(current) => current,
+            Err(TryLockError::Poisoned(current)) => current.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(Rc::new(View {
+            generation,
+            snapshot: current.clone(),
+        }))
+    }
+}
+
+impl Deref for View {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.snapshot
+    }
+}
