@@ -265,12 +265,15 @@ fn changes_are_logged(driver: Driver) {
     let weir = probing(driver).fickle(&backend).start();
     backend.health(Conduct::Status(503));
     weir.wait_healthy("a", false);
-    let down = weir.wait_log_lines(&["down", "\"a\""], 1);
-    assert!(down[0].contains("503"), "why: {down:?}");
+    let sick = ["health: backend is sick", "\"backend\":\"a\""];
+    let line = &weir.wait_log_lines(&sick, 1)[0];
+    assert!(line.contains("503"), "why: {line}");
     backend.health(Conduct::Answer);
     weir.wait_healthy("a", true);
-    weir.wait_log_lines(&["up", "\"a\""], 1);
+    weir.wait_log_lines(&["health: backend is up", "\"backend\":\"a\""], 1);
     let probes = backend.probes();
     backend.wait_probes(probes + 5);
-    assert_eq!(weir.log_lines(&["down", "\"a\""]).len(), 1, "once");
+    assert_eq!(weir.log_lines(&sick).len(), 1, "once");
+    backend.kill();
+    weir.wait_log_lines(&["health: backend is dead", "\"backend\":\"a\""], 1);
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::fickle::executed_twice;
 use crate::support::load::Failure;
-use crate::support::weir::Setup;
+use crate::support::weir::{Setup, backend_table};
 use crate::support::{Conduct, Driver, Existing, Fickle, Load, Plan, Report, Weir, Wire, eventually};
 
 on_both_drivers!(
@@ -24,6 +24,8 @@ on_both_drivers!(
     a_slow_backend_leaves_least_response_fast,
     no_post_is_sent_twice_when_a_backend_is_killed,
     no_post_is_sent_twice_when_a_backend_resets,
+    six_reloads_in_a_row_fail_nobody,
+    a_rate_is_held_within_two_per_cent,
     everything_on_costs_next_to_nothing,
 );
 
@@ -199,7 +201,11 @@ fn a_thousand_clients_that_abort_are_nobody_s_failure(driver: Driver) {
     }
     load.wait_answered(WARM);
     load.stop().assert_none_failed();
-    assert_eq!(weir.log_lines(&["OPEN"]), [""; 0], "no breaker opened on the way");
+    assert_eq!(
+        weir.log_lines(&["\"to\":\"OPEN\""]),
+        [""; 0],
+        "no breaker opened on the way"
+    );
     eventually("nothing is in flight", || {
         backends
             .iter()
@@ -547,6 +553,82 @@ fn no_post_is_sent_twice_when_a_backend_resets(driver: Driver) {
     assert_eq!(executed_twice(&backends), [].into(), "POSTs that came twice");
     assert!(report.failed() > 0, "nothing was reset");
     assert!(report.failed() <= LOST_MAX, "{report}");
+}
+
+fn six_reloads_in_a_row_fail_nobody(driver: Driver) {
+    const RELOADS: i64 = 6;
+    let backends = Fickle::three();
+    let added = Fickle::new("d");
+    let mut weir = before(driver, &backends).start();
+    let load = Load::on(&weir);
+    load.wait_answered(WARM);
+    backends[0].kill();
+    weir.wait_healthy("a", false);
+    let url = backends[0].url();
+    let connects = |weir: &Weir| {
+        let of = |name| weir.backend_metric(&url, name);
+        (of("selections"), of("connects") + of("connect_failures"))
+    };
+    let dead = connects(&weir);
+    let mut total = 0;
+    for round in 0..RELOADS {
+        let extra = backend_table(Some("d"), &added.url());
+        weir.rewrite(|config| {
+            let all = config["backends"].as_array_mut().expect("a list");
+            all.retain(|backend| backend["name"].as_str() != Some("d"));
+            if round % 2 == 0 {
+                all.push(extra);
+            }
+            for backend in all {
+                let backend = backend.as_table_mut().expect("a backend");
+                backend.insert("weight".to_owned(), (round + 1).into());
+            }
+        });
+        if round % 3 == 0 {
+            let told = weir.log_lines(&["reload"]).len();
+            weir.signal(libc::SIGHUP);
+            weir.wait_log_lines(&["reload"], told + 1);
+        } else {
+            assert_eq!(weir.reload().status(), 200);
+        }
+        load.wait_answered(300);
+        let now = weir.metrics()["total_requests"].as_u64().expect("a count");
+        assert!(now > total, "{now} after {total}");
+        total = now;
+    }
+    assert_eq!(connects(&weir), dead, "a reload is no reason to ask the dead");
+    assert!(added.requests() > 0, "the new one was asked");
+    load.stop().assert_none_failed();
+}
+
+fn a_rate_is_held_within_two_per_cent(driver: Driver) {
+    const RATE: i64 = 400;
+    const OFF: f64 = 0.02;
+    let backends = Fickle::three();
+    let weir = before(driver, &backends)
+        .set("rate_limit.requests", RATE)
+        .set("rate_limit.burst", 20)
+        .start();
+    let plan = Plan {
+        connections: 16,
+        ..Plan::default()
+    };
+    let load = Load::with(weir.address(), plan);
+    // The burst is spent.
+    load.wait_answered(100);
+    let (began, before) = (load.now(), load.answered());
+    load.wait(Duration::from_secs(5));
+    let (ended, after) = (load.now(), load.answered());
+    let report = load.stop();
+    let rate = (after - before) as f64 / (ended - began).as_secs_f64();
+    println!("{rate:.1} a second, of {} asked for", report.len());
+    assert!(
+        (rate / RATE as f64 - 1.0).abs() <= OFF,
+        "{rate} a second instead of {RATE}"
+    );
+    let limited = Failure::Status(429, Some("rate_limited".to_owned()));
+    assert_eq!(report.kinds().into_keys().collect::<Vec<_>>(), [&limited]);
+    assert!(report.failed() > report.len() / 4, "enough were too many");
 }
 
 /// CPU time for each request, with everything that may judge, limit and repeat against none of it.

@@ -68,9 +68,8 @@ impl Weir {
     /// CLOSED, OPEN or HALF-OPEN.
     pub fn breaker(&self, name: &str) -> String {
         let backend = self.backend(name);
-        let breaker = &backend["breaker"];
-        let state = breaker.as_str().or_else(|| breaker["state"].as_str());
-        state
+        backend["breaker"]["state"]
+            .as_str()
             .unwrap_or_else(|| panic!("no breaker in {backend}"))
             .to_owned()
     }
