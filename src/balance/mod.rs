@@ -14,6 +14,7 @@ pub mod pool;
 pub mod round_robin;
 pub mod shared;
 mod sync;
+pub mod tail;
 pub mod tried;
 mod window;
 

@@ -98,7 +98,7 @@ impl Local {
     pub fn new(seed: u64) -> Self {
         Local {
             random: fastrand::Rng::with_seed(seed),
-            budget: RetryBudget::new(20, 10.0),
+            budget: RetryBudget::new(20, 10.0, Millis(0)),
         }
     }
 
@@ -109,7 +109,8 @@ impl Local {
     }
 
     pub fn set_budget(&mut self, percent: u8, min_per_second: u32, workers: usize) {
-        self.budget = RetryBudget::new(percent, min_per_second as f32 / workers.max(1) as f32);
+        self.budget
+            .set(percent, min_per_second as f32 / workers.max(1) as f32);
     }
 
     /// The pool has changed: what is known by position means nothing any more.

@@ -22,10 +22,10 @@ use crossbeam_utils::CachePadded;
 
 use super::Strategy;
 use super::breaker::{self, Effect};
-use super::ejection::EjectionEffect;
+use super::ejection::{EjectReason, EjectionEffect, Standing};
 use super::liveness::{Bitmap, Candidates};
 use super::outcome::{FailureSet, Outcome};
-use super::outlier::EjectReason;
+use super::outlier::{self, Sample, Seen, SilenceWatch};
 use super::pick::{Local, Member, Pick};
 use super::shared::{Flag, Shared};
 use super::tried::TRIED_MAX;
@@ -126,6 +126,16 @@ pub enum Verdict {
     Dead,
 }
 
+impl Verdict {
+    pub const fn word(self) -> &'static str {
+        match self {
+            Verdict::Up => "up",
+            Verdict::Sick => "sick",
+            Verdict::Dead => "dead",
+        }
+    }
+}
+
 /// What changed, to be logged once.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Event {
@@ -159,6 +169,10 @@ pub enum Event {
         what: &'static str,
     },
     Dead {
+        index: usize,
+    },
+    /// The health thread is to look at once.
+    ProbeWanted {
         index: usize,
     },
     /// So many of so many are well: the others are used too.
@@ -385,12 +399,10 @@ impl Pool {
     }
 
     fn has_trial_place(&self, shared: &Shared) -> bool {
-        let breaker_has = self
-            .settings
-            .breaker
-            .as_ref()
-            .is_none_or(|settings| shared.breaker.trials_free(settings));
-        breaker_has && shared.ejection.trial_free()
+        let breaker_has = self.settings.breaker.as_ref().is_none_or(|settings| {
+            shared.breaker.state() != breaker::State::HalfOpen || shared.breaker.trials_free(settings)
+        });
+        breaker_has && (!is_ejection_on_trial(shared) || shared.ejection.trial_free())
     }
 
     /// An attempt is over: everything that learns from it does.
@@ -417,8 +429,11 @@ impl Pool {
         if let Outcome::Status(_) = outcome {
             shared.set_answered(now);
         }
-        if outcome == Outcome::ConnectRefused {
-            self.refused(choice.index, now, events);
+        match outcome {
+            Outcome::ConnectRefused => self.refused(choice.index, now, events),
+            // Dead if the probe finds the same.
+            Outcome::ConnectTimeout => self.want_probe(choice.index, events),
+            _ => {}
         }
         let mut effect = Effect::None;
         if let Some(settings) = &self.settings.breaker {
@@ -452,14 +467,18 @@ impl Pool {
             {
                 EjectionEffect::None => {}
                 EjectionEffect::Returned => {
-                    shared.streak.clear();
+                    shared.streak.reset();
                     shared.set(Flag::Dead, false);
                     events(Event::Returned { index });
                     self.begin_ramp(index, now);
                 }
-                EjectionEffect::EjectedAgain(lasts) => {
+                EjectionEffect::EjectedAgain => {
                     shared.set(Flag::Ejected, true);
-                    let reason = shared.ejection.reason();
+                    let reason = shared.ejection.reason().unwrap_or(EjectReason::Refused);
+                    let lasts = shared
+                        .ejection
+                        .until()
+                        .map_or(Duration::ZERO, |until| until - now);
                     events(Event::Ejected { index, reason, lasts });
                 }
             }
@@ -489,7 +508,7 @@ impl Pool {
 
     /// Keeps the flag that sends picks to the permits true.
     fn refresh_trial(&self, shared: &Shared, now: Millis) {
-        let on_trial = shared.breaker.state() == breaker::State::HalfOpen || shared.ejection.is_on_trial();
+        let on_trial = shared.breaker.state() == breaker::State::HalfOpen || is_ejection_on_trial(shared);
         if shared.set(Flag::OnTrial, on_trial) && on_trial {
             shared.set_trial_since(now);
         }
@@ -500,17 +519,20 @@ impl Pool {
     fn refused(&self, index: usize, now: Millis, events: Events<'_>) {
         let shared = &*self.members[index].shared;
         if self.settings.probed {
-            shared.ask_probe();
-        } else if shared
-            .ejection
-            .eject(now, REFUSED_EJECTION, EjectReason::Refused)
-            .is_some()
-        {
+            self.want_probe(index, events);
+        } else if shared.ejection.eject(now, REFUSED_EJECTION).is_some() {
+            shared.ejection.set_reason(EjectReason::Refused);
             shared.set(Flag::Ejected, true);
         }
         if shared.set(Flag::Dead, true) {
             events(Event::Dead { index });
             self.publish(events);
+        }
+    }
+
+    fn want_probe(&self, index: usize, events: Events<'_>) {
+        if self.settings.probed && self.members[index].shared.ask_probe() {
+            events(Event::ProbeWanted { index });
         }
     }
 
@@ -548,7 +570,7 @@ impl Pool {
             return;
         };
         let shared = &*member.shared;
-        if shared.flags() & (Flag::Ejected as u32 | Flag::Dead as u32) != 0 || shared.ejection.is_on_trial() {
+        if shared.flags() & (Flag::Ejected as u32 | Flag::Dead as u32) != 0 || is_ejection_on_trial(shared) {
             return;
         }
         let census = self.census();
@@ -557,13 +579,14 @@ impl Pool {
             return self.hold(index, reason.word(), events);
         }
         let base = self.settings.outlier.base_ejection;
-        if let Some(lasts) = shared.ejection.eject(now, base, reason) {
+        if let Some(lasts) = shared.ejection.eject(now, base) {
+            shared.ejection.set_reason(reason);
             shared.set(Flag::Ejected, true);
             if self.has_enough() {
                 shared.set(Flag::Held, false);
                 events(Event::Ejected { index, reason, lasts });
             } else {
-                shared.ejection.cancel();
+                shared.ejection.clear(now);
                 shared.set(Flag::Ejected, false);
                 self.hold(index, reason.word(), events);
             }
@@ -744,6 +767,61 @@ impl Pool {
         self.publish(events);
     }
 
+    /// Compares what the backends did within an interval (about a second), and ejects who does worse than the rest. To be
+    /// called by the thread that calls [`Pool::tick`]; `samples` by position.
+    pub fn judge(&self, mut samples: Vec<Option<Sample>>, now: Millis, events: Events<'_>) {
+        for (sample, member) in samples.iter_mut().zip(&self.members) {
+            // Whoever is out already, or not wanted, is no measure for the others.
+            if !is_well(member) {
+                *sample = None;
+            }
+        }
+        let outlier = &self.settings.outlier;
+        if outlier.success_rate {
+            for index in outlier::judge_success_rate(&samples, outlier.min_volume) {
+                self.eject(index, EjectReason::SuccessRate, now, events);
+            }
+        }
+        if let Some(factor) = outlier.latency_factor {
+            for index in outlier::judge_latency(&samples, factor) {
+                self.eject(index, EjectReason::Latency, now, events);
+            }
+        }
+    }
+
+    /// Ejects who hangs: from whom nothing comes back while the others answer. `answers` by position, since the start.
+    pub fn listen_for_silence(
+        &self,
+        watch: &mut SilenceWatch,
+        answers: &[u64],
+        now: Millis,
+        events: Events<'_>,
+    ) {
+        let mut latencies = Vec::with_capacity(self.members.len());
+        let seen: Vec<_> = self
+            .members
+            .iter()
+            .zip(answers)
+            .map(|(member, &answers)| {
+                let shared = &member.shared;
+                is_well(member).then(|| {
+                    latencies.extend(shared.latency().read(now));
+                    Seen {
+                        waiting: shared.waiting(),
+                        answered: shared.answered(),
+                        answers,
+                    }
+                })
+            })
+            .collect();
+        latencies.sort_by(f32::total_cmp);
+        let median = latencies.get(latencies.len() / 2).copied().unwrap_or(0.0);
+        let median = Duration::from_micros(median as u64);
+        for index in watch.look(&seen, median, now) {
+            self.eject(index, EjectReason::Silent, now, events);
+        }
+    }
+
     /// A backend takes traffic again, or for the first time: from little to its whole weight over `slow_start`, unless
     /// half of the pool or more comes back together and there is nobody to carry the rest.
     pub fn begin_ramp(&self, index: usize, now: Millis) {
@@ -781,6 +859,10 @@ enum Rule {
     NotDead,
     /// Panic, and all are dead.
     Anybody,
+}
+
+fn is_ejection_on_trial(shared: &Shared) -> bool {
+    shared.ejection.standing() == Standing::Trial
 }
 
 fn is_well(member: &Member) -> bool {

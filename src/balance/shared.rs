@@ -26,6 +26,8 @@ pub struct Shared {
 #[derive(Debug, Default)]
 struct Hot {
     in_flight: AtomicU32,
+    /// Those of them whose head has come and whose body, or tunnel, goes on.
+    streaming: AtomicU32,
     /// When an attempt last began, in milliseconds; 0: never.
     asked: AtomicU64,
     /// When something last came back.
@@ -45,8 +47,6 @@ struct Condition {
     held: AtomicU64,
     /// A worker asks for a probe at once.
     probe_asked: AtomicBool,
-    /// When a reason to leave it out last came or went.
-    since: AtomicU64,
 }
 
 /// One reason why a backend may be left out; a set of them is a `u32`.
@@ -85,9 +85,37 @@ impl Shared {
         self.hot.asked.store(now.0, Ordering::Relaxed);
     }
 
+    /// [`begin`](Self::begin), if fewer than `max` attempts are under way.
+    #[inline]
+    #[must_use]
+    pub fn try_begin(&self, now: Millis, max: u32) -> bool {
+        let more = |count| (count < max).then_some(count + 1);
+        let begun = self
+            .hot
+            .in_flight
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, more)
+            .is_ok();
+        if begun {
+            self.hot.asked.store(now.0, Ordering::Relaxed);
+        }
+        begun
+    }
+
     #[inline]
     pub fn end(&self) {
         self.hot.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Attempts whose response head is awaited.
+    pub fn waiting(&self) -> u32 {
+        let streaming = self.hot.streaming.load(Ordering::Relaxed);
+        self.in_flight().saturating_sub(streaming)
+    }
+
+    /// A body or a tunnel goes on, until the result drops.
+    pub fn stream(&self) -> Streaming<'_> {
+        self.hot.streaming.fetch_add(1, Ordering::Relaxed);
+        Streaming(self)
     }
 
     /// When an attempt last began; zero if never.
@@ -143,6 +171,20 @@ impl Shared {
         }
     }
 
+    /// Asks for a probe at once; says whether nobody had. Whoever was the first wakes the health thread.
+    #[inline]
+    pub fn ask_probe(&self) -> bool {
+        // Looking first keeps the line shared among workers that all see the same backend fail.
+        !self.condition.probe_asked.load(Ordering::Relaxed)
+            && !self.condition.probe_asked.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether somebody asked since the last call. The health thread's.
+    pub fn take_probe_request(&self) -> bool {
+        self.condition.probe_asked.load(Ordering::Relaxed)
+            && self.condition.probe_asked.swap(false, Ordering::AcqRel)
+    }
+
     pub fn set_ramp(&self, from: Option<Millis>) {
         let since = from.map_or(0, |from| from.0.max(1));
         self.condition.ramp_from.store(since, Ordering::Relaxed);
@@ -164,14 +206,14 @@ impl Shared {
     pub fn count_held(&self) {
         self.condition.held.fetch_add(1, Ordering::Relaxed);
     }
+}
 
-    /// Asks the health thread to look at once; says whether nobody had asked yet.
-    pub fn ask_probe(&self) -> bool {
-        !self.condition.probe_asked.swap(true, Ordering::AcqRel)
-    }
+/// One attempt whose head has come and whose body, or tunnel, goes on.
+#[derive(Debug)]
+pub struct Streaming<'a>(&'a Shared);
 
-    /// Whether somebody asked for a probe since the last call. For the health thread.
-    pub fn take_probe_request(&self) -> bool {
-        self.condition.probe_asked.swap(false, Ordering::AcqRel)
+impl Drop for Streaming<'_> {
+    fn drop(&mut self) {
+        self.0.hot.streaming.fetch_sub(1, Ordering::Relaxed);
     }
 }

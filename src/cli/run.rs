@@ -15,7 +15,12 @@ pub fn main(args: RunArgs) -> ExitCode {
     match load(&args.sources) {
         Ok(loaded) => {
             let source = loaded.file.as_ref().map(|file| file.display().to_string());
-            serve_loaded(loaded, args.ready_file, source)
+            let sources = args.sources;
+            let reread = move || match load(&sources) {
+                Ok(loaded) => Ok((loaded.config, loaded.notices)),
+                Err(errors) => Err(config::render(&errors, false, REPORT_WIDTH)),
+            };
+            serve_loaded(loaded, args.ready_file, source, Some(Box::new(reread)))
         }
         Err(errors) => refuse(&errors),
     }
@@ -24,16 +29,22 @@ pub fn main(args: RunArgs) -> ExitCode {
 /// Serves a configuration that is not in a file, for `weir demo`; the environment does not concern it.
 pub fn serve(configuration: &str, ready_file: Option<PathBuf>) -> ExitCode {
     match config::load_str("the demo's configuration", configuration, &[], &[]) {
-        Ok(loaded) => serve_loaded(loaded, ready_file, Some("weir demo".to_owned())),
+        Ok(loaded) => serve_loaded(loaded, ready_file, Some("weir demo".to_owned()), None),
         Err(errors) => refuse(&errors),
     }
 }
 
-fn serve_loaded(loaded: Loaded, ready_file: Option<PathBuf>, source: Option<String>) -> ExitCode {
+fn serve_loaded(
+    loaded: Loaded,
+    ready_file: Option<PathBuf>,
+    source: Option<String>,
+    reread: Option<control::Reread>,
+) -> ExitCode {
     let options = control::Options {
         ready_file,
         notices: loaded.notices,
         source,
+        reread,
     };
     control::serve(loaded.config, options)
 }

@@ -4,6 +4,8 @@
 //! never wait for it.
 
 mod facts;
+mod health;
+mod operator;
 mod resolve;
 mod signals;
 mod snapshots;
@@ -13,23 +15,25 @@ mod workers;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::admin;
 use crate::admin::{Phase, Surface};
 use crate::cli::{exit, ready_file};
 use crate::config::model::{Config, ListenAddress};
+use crate::control::operator::Operator;
 use crate::metrics::{BackendInfo, BackendState, Info, Shard};
 use crate::server::lifecycle::{Lifecycle, Stage};
 use crate::server::listener::{self, BindError, BoundAddress, Listener, ListenerSet};
 use crate::snapshot::{Published, Snapshot};
 use crate::sys;
 
+pub use operator::Reread;
 pub use resolve::{ResolveError, resolve_all};
 
 /// What `run` takes besides the configuration.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub struct Options {
     /// Gets pid and actual addresses as JSON once weir serves.
     pub ready_file: Option<PathBuf>,
@@ -37,6 +41,8 @@ pub struct Options {
     pub notices: Vec<String>,
     /// Where the configuration came from, for the log.
     pub source: Option<String>,
+    /// Reads the configuration again; none: it is in no file.
+    pub reread: Option<Reread>,
 }
 
 /// Why weir did not come up.
@@ -85,7 +91,7 @@ pub fn serve(config: Config, options: Options) -> ExitCode {
     }
 }
 
-async fn run(config: Config, options: Options) -> Result<u8, StartError> {
+async fn run(config: Config, mut options: Options) -> Result<u8, StartError> {
     let mut signals = signals::Signals::new()?;
     let open_files = sys::raise_open_files()?;
     let cores = workers::cores(&config.runtime).map_err(StartError::Configuration)?;
@@ -113,6 +119,19 @@ async fn run(config: Config, options: Options) -> Result<u8, StartError> {
     let lifecycle = Arc::new(Lifecycle::default());
 
     let bound: Vec<BoundAddress> = sets.iter().map(|set| set.address.clone()).collect();
+    let (admin_address, observe_address) = (side.admin_address(), side.observe_address());
+    let socket_files = || bound.iter().chain(&admin_address).chain(&observe_address);
+    let mut health = health::start(&published)?;
+    maker.set_health(health.waker());
+    // Whoever connects meanwhile waits in the listeners' queues: nobody is refused, and nobody meets a dead backend.
+    tokio::select! {
+        known = health.first_round() => known?,
+        signal = signals.next() => {
+            tracing::info!(signal, "stopped while backends were probed for the first time");
+            remove_socket_files(socket_files());
+            return Ok(exit::ANSWERED);
+        }
+    }
     let mut crew = workers::start(
         &published,
         &lifecycle,
@@ -124,8 +143,17 @@ async fn run(config: Config, options: Options) -> Result<u8, StartError> {
     crew.wait_until_ready().await?;
     lifecycle.advance(Stage::Serving);
 
+    let health = Mutex::new(health);
+    let operator = Arc::new(Operator::new(
+        published.clone(),
+        maker,
+        options.reread.take(),
+        Box::new(move |snapshot| {
+            let mut health = health.lock().unwrap_or_else(PoisonError::into_inner);
+            health.replace(health::plan(snapshot));
+        }),
+    ));
     let state = Arc::new(admin_state(&snapshot, &lifecycle, shards));
-    let (admin_address, observe_address) = (side.admin_address(), side.observe_address());
     let (closing, closed) = tokio::sync::watch::channel(());
     let mut side_servers = side.serve(&state, &closed);
     side_servers.spawn(admin::serve(
@@ -153,11 +181,16 @@ async fn run(config: Config, options: Options) -> Result<u8, StartError> {
         ready_file::write(path, &content)?;
     }
 
-    let stopped = stop::wait(&mut signals, &mut crew, &lifecycle, &snapshot.config.shutdown).await;
+    let reload = || {
+        let operator = operator.clone();
+        // The answer is in the log.
+        tokio::spawn(async move { operator.reload().await.is_ok() });
+    };
+    let stopped = stop::wait(&mut signals, &mut crew, &lifecycle, &published, reload).await;
     drop(closing);
     // Whoever asked twice does not wait for the admin API's last answers either.
     while !stopped.at_once && side_servers.join_next().await.is_some() {}
-    remove_socket_files(bound.iter().chain(&admin_address).chain(&observe_address));
+    remove_socket_files(socket_files());
     Ok(stopped.code)
 }
 

@@ -1,10 +1,11 @@
 //! Making snapshots: the first one, and those of reloads, in which backends that stay are the same ones.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::balance::pick::Member;
 use crate::config::Config;
 use crate::config::model::{Backend as Settings, BackendAddress};
+use crate::server::wake::WakeHandle;
 use crate::snapshot::{Pool, Snapshot};
 use crate::upstream::backend::{Address, Backend, Slots};
 
@@ -14,6 +15,7 @@ pub struct Maker {
     slots: Slots,
     workers: usize,
     internal: Arc<Backend>,
+    health: Arc<OnceLock<Arc<WakeHandle>>>,
 }
 
 impl Maker {
@@ -32,7 +34,14 @@ impl Maker {
             slots,
             workers,
             internal,
+            health: Arc::default(),
         }
+    }
+
+    /// From now on a worker that wants a probe wakes the health thread so.
+    pub fn set_health(&self, wake: Arc<WakeHandle>) {
+        // There is one health thread in a process's life.
+        let _ = self.health.set(wake);
     }
 
     /// The snapshot of `config`, whose backends have these addresses. A backend of `before` with the same url, name and
@@ -60,7 +69,8 @@ impl Maker {
                 (backend, member)
             })
             .collect();
-        let pool = Pool::new("default", &config, backends);
+        let mut pool = Pool::new("default", &config, backends);
+        pool.health = self.health.clone();
         let internal = config.metrics.path.is_some().then(|| self.internal.clone());
         Snapshot::new(config, pool, internal)
     }

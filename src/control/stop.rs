@@ -5,6 +5,7 @@ use crate::config::model::Shutdown;
 use crate::control::signals::Signals;
 use crate::control::workers::Crew;
 use crate::server::lifecycle::{Lifecycle, Stage};
+use crate::snapshot::Published;
 
 /// How weir came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,20 +16,22 @@ pub struct Stopped {
     pub at_once: bool,
 }
 
-/// Waits for the signal to stop, and stops. A second signal ends the wait at once.
+/// Waits for the signal to stop, calling `reload` for every SIGHUP until then, and stops. A second signal ends the wait at once.
 pub async fn wait(
     signals: &mut Signals,
     crew: &mut Crew,
     lifecycle: &Lifecycle,
-    shutdown: &Shutdown,
+    published: &Published,
+    reload: impl Fn(),
 ) -> Stopped {
     let signal = tokio::select! {
-        signal = signals.next() => signal,
+        signal = signals.next_end(reload) => signal,
         worker = crew.next_end() => {
             tracing::error!(worker = worker.worker, error = worker.error(), "a worker ended by itself");
             return Stopped { code: exit::CUT, at_once: true };
         }
     };
+    let shutdown = &published.current().config.shutdown;
     lifecycle.advance(Stage::Draining);
     tracing::info!(
         signal,

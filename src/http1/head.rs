@@ -192,7 +192,7 @@ impl Table {
         self.fields.iter().find(named).map(|field| field.value.of(bytes))
     }
 
-    pub fn iter<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8], Known)> {
+    pub fn iter<'a>(&self, bytes: &'a [u8]) -> impl DoubleEndedIterator<Item = (&'a [u8], &'a [u8], Known)> {
         self.fields
             .iter()
             .map(|field| (field.name.of(bytes), field.value.of(bytes), field.known))
@@ -297,7 +297,7 @@ pub(super) fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Without the spaces and tabs at both ends.
-fn trim(mut value: &[u8]) -> &[u8] {
+pub(crate) fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = value {
         value = rest;
     }

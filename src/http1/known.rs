@@ -84,6 +84,11 @@ impl Known {
     }
 }
 
+/// `X-Forwarded-For` as proxies spell it: with dashes.
+pub(crate) fn is_x_forwarded_for(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"x-forwarded-for")
+}
+
 fn is_x_forwarded(name: &[u8]) -> bool {
     let dashed = |byte: u8| {
         if byte == b'_' {

@@ -292,7 +292,10 @@ impl RequestHead {
     }
 
     /// Every field line in order: name, value without the whitespace around it, what it is.
-    pub fn fields<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8], Known)> {
+    pub fn fields<'a>(
+        &self,
+        bytes: &'a [u8],
+    ) -> impl DoubleEndedIterator<Item = (&'a [u8], &'a [u8], Known)> {
         self.table.iter(bytes)
     }
 }

@@ -25,8 +25,6 @@ struct Document<'a> {
 struct Backend<'a> {
     requests: u64,
     selections: u64,
-    /// Those of them that were after another attempt of the same exchange.
-    retries: u64,
     healthy: bool,
     avg_response: u64,
     p50_response: u64,
@@ -41,6 +39,8 @@ struct Backend<'a> {
     clamped_responses: u64,
     connects: u64,
     connect_failures: u64,
+    /// Selections after another attempt of the same exchange.
+    retries: u64,
 }
 
 #[derive(Serialize)]
@@ -106,7 +106,6 @@ fn one_backend(totals: &BackendTotals) -> Backend<'_> {
     Backend {
         requests: totals.attempts(),
         selections: totals.selections,
-        retries: totals.retries,
         healthy: totals.state.healthy,
         avg_response: totals.latency.mean_ns,
         p50_response: totals.latency.p50_ns,
@@ -121,6 +120,7 @@ fn one_backend(totals: &BackendTotals) -> Backend<'_> {
         clamped_responses: totals.latency.clamped,
         connects: totals.connects,
         connect_failures: totals.connect_failures,
+        retries: totals.retries,
     }
 }
 
@@ -244,11 +244,11 @@ mod tests {
             r#""http://127.0.0.1:8081":{"requests":11,"selections":11,"healthy":true,"avg_response":1500250,"#,
             r#""p50_response":1200000,"p95_response":8990000,"p99_response":9000001,"#,
             r#""status_codes":{"200":8,"404":2},"name":"a","eligible":false,"in_flight":2,"failures":1,"#,
-            r#""max_response":9000001,"clamped_responses":0,"connects":3,"connect_failures":1},"#,
+            r#""max_response":9000001,"clamped_responses":0,"connects":3,"connect_failures":1,"retries":0},"#,
             r#""unix:/run/b.sock":{"requests":0,"selections":0,"healthy":true,"avg_response":0,"#,
             r#""p50_response":0,"p95_response":0,"p99_response":0,"#,
             r#""status_codes":{},"name":"b","eligible":false,"in_flight":2,"failures":0,"#,
-            r#""max_response":0,"clamped_responses":0,"connects":0,"connect_failures":0}},"#,
+            r#""max_response":0,"clamped_responses":0,"connects":0,"connect_failures":0,"retries":0}},"#,
             r#""weir":{"version":"VERSION","status_codes":{"502":1,"503":2},"#,
             r#""reasons":{"connect_refused":1,"no_backend":2},"connections":{"open":1,"accepted":6},"#,
             r#""client_aborts":2,"accept_errors":1,"panics":0,"log_lines_dropped":7,"workers":["#,

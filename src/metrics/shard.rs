@@ -43,8 +43,10 @@ impl BackendCounts {
     /// their times in microseconds.
     pub fn tally(&self) -> Tally {
         self.by_worker().fold(Tally::default(), |sum, cells| Tally {
-            attempts: sum.attempts + cells.judged.get(),
+            // In the opposite order of counting: no part is ever larger than the whole.
             failed: sum.failed + cells.judged_failed.get(),
+            silent: sum.silent + cells.failures.get(),
+            attempts: sum.attempts + cells.judged.get(),
             micros: sum.micros + cells.judged_micros.get(),
         })
     }
@@ -55,6 +57,8 @@ impl BackendCounts {
 pub struct Tally {
     pub attempts: u64,
     pub failed: u64,
+    /// Those of the failed ones that got no answer at all.
+    pub silent: u64,
     pub micros: u64,
 }
 
@@ -131,11 +135,11 @@ impl Shard {
         let Some(cells) = self.cells(backend) else {
             return;
         };
+        cells.judged.add(1);
         match status {
             Some(status) if cells.statuses.count(status) => cells.latency.record(elapsed),
             _ => cells.failures.add(1),
         }
-        cells.judged.add(1);
         cells.judged_micros.add(elapsed.as_micros() as u64);
         if status.is_none_or(|status| status >= 500) {
             cells.judged_failed.add(1);

@@ -315,7 +315,7 @@ mod tests {
         assert_eq!(backend.failures, 6);
         assert_eq!((backend.selections, backend.retries), (6, 1));
         assert_eq!(counts.tally().attempts, 12);
-        assert_eq!(counts.tally().failed, 6);
+        assert_eq!(counts.tally().failed, 3);
         assert_eq!((backend.connects, backend.connect_failures), (6, 3));
         assert_eq!(backend.statuses.iter().collect::<Vec<_>>(), [(&200, &6)]);
         // 1 ms once, 2 ms twice, 3 ms three times; failures are no samples.

@@ -125,6 +125,7 @@ impl<'a> Exchange<'a> {
         }
         let progress = Progress::default();
         progress.request_done.set(true);
+        progress.whole.set(true);
         let relayed = self
             .response(&connection, &progress, outgoing.buffer)
             .relay()
@@ -267,6 +268,7 @@ impl<'a> Exchange<'a> {
         } else {
             Kept::nothing()
         };
+        progress.whole.set(kept.is_whole());
         self.torn = true;
         let (view, client) = (self.view, self.client);
         let mut inbound = std::mem::replace(&mut self.request.inbound.buffer, Buffer::none());

@@ -47,6 +47,8 @@ pub struct Exchange<'a> {
     retries: u32,
     /// The budget has paid for the attempt under way, and gets it back if that goes well.
     on_budget: bool,
+    /// The attempt under way.
+    placed: Option<Placed<'a>>,
 }
 
 /// One attempt's place at a backend: counted in flight, and settled once with what it showed.
@@ -106,6 +108,7 @@ impl<'a> Exchange<'a> {
             tried: Tried::default(),
             retries: 0,
             on_budget: false,
+            placed: None,
         }
     }
 
@@ -114,7 +117,8 @@ impl<'a> Exchange<'a> {
         let view = self.view;
         if let Some(internal) = view.internal.as_ref().filter(|_| self.asks_for_metrics()) {
             self.counted = false;
-            return match self.serve(Placed::new(None, internal, None)).await {
+            self.placed = Some(Placed::new(None, internal, None));
+            return match self.serve(internal).await {
                 Ok(after) => after,
                 Err(reason) => Box::pin(self.answer(reason)).await,
             };
@@ -131,10 +135,10 @@ impl<'a> Exchange<'a> {
             let Some((backend, choice)) = self.pick() else {
                 return Box::pin(self.refuse(Reason::NoBackend)).await;
             };
-            let placed = Placed::new(Some(&view.pool), backend, Some(choice));
-            match self.serve(placed).await {
+            self.placed = Some(Placed::new(Some(&view.pool), backend, Some(choice)));
+            match self.serve(backend).await {
                 Ok(after) => return after,
-                Err(_) if self.goes_on(choice) => {}
+                Err(_) if self.goes_on(choice.index) => {}
                 Err(reason) => return Box::pin(self.answer(reason)).await,
             }
         }
@@ -189,8 +193,7 @@ impl<'a> Exchange<'a> {
 
     /// Makes the attempt and brings it to its end; an error: nothing of an answer went out. What only rare ends need is
     /// boxed: this future is part of every client connection's memory.
-    async fn serve(&mut self, mut placed: Placed<'a>) -> Result<After, Reason> {
-        let backend = placed.backend;
+    async fn serve(&mut self, backend: &'a Arc<Backend>) -> Result<After, Reason> {
         if self.counted {
             self.worker.shard.selection(&backend.counts, self.retries > 0);
         }
@@ -201,26 +204,22 @@ impl<'a> Exchange<'a> {
             end = Box::pin(self.attempt(backend, true)).await;
         }
         self.client.wire.wait_for_nobody();
-        match end {
+        let result = match end {
             AttemptEnd::Response {
                 end,
                 connection,
                 request_done,
             } => match end {
                 ResponseEnd::Complete(complete) => {
-                    self.record(
-                        &mut placed,
-                        Some(complete.status),
-                        Outcome::Status(complete.status),
-                    );
+                    self.record(Some(complete.status), Outcome::Status(complete.status));
                     Ok(self.go_on(complete, connection, request_done))
                 }
                 ResponseEnd::Upgraded(behind) => {
-                    self.record(&mut placed, Some(101), Outcome::Status(101));
+                    self.record(Some(101), Outcome::Status(101));
                     Ok(Box::pin(self.tunnel(connection, behind)).await)
                 }
                 ResponseEnd::Refused { status, reusable } => {
-                    self.record(&mut placed, Some(status), Outcome::Status(status));
+                    self.record(Some(status), Outcome::Status(status));
                     if reusable {
                         self.worker.upstream.keep(connection, false, clock::now());
                     }
@@ -229,7 +228,7 @@ impl<'a> Exchange<'a> {
                     Err(Reason::BadResponse)
                 }
                 ResponseEnd::Cut { reason } => {
-                    self.record(&mut placed, None, outcome_of(reason));
+                    self.record(None, outcome_of(reason));
                     self.log_failure(backend, reason, "failed in the middle of a response");
                     Ok(After::Abort)
                 }
@@ -237,12 +236,14 @@ impl<'a> Exchange<'a> {
             },
             AttemptEnd::Client(end) => Ok(Box::pin(self.end_by_client(end)).await),
             AttemptEnd::Failed(failure) => {
-                self.record(&mut placed, None, failure.outcome());
+                self.record(None, failure.outcome());
                 self.log_failure(backend, failure.reason, &failure.detail);
                 self.pay_for_retry(&failure);
                 Err(failure.reason)
             }
-        }
+        };
+        self.placed = None;
+        result
     }
 
     /// Whether the failed attempt is followed by another one, as far as rules and budget decide.
@@ -257,12 +258,12 @@ impl<'a> Exchange<'a> {
     }
 
     /// Prepares the attempt after a failed one that the budget has paid for; false: there is none.
-    fn goes_on(&mut self, failed: Choice) -> bool {
+    fn goes_on(&mut self, failed: usize) -> bool {
         if !self.on_budget || self.torn {
             return false;
         }
         self.retries += 1;
-        self.tried.push(failed.index);
+        self.tried.push(failed);
         let eligible = self.view.pool.balance.eligible();
         let untried = Candidates::new(eligible, self.tried.as_slice()).count();
         if untried == 0 {
@@ -300,6 +301,7 @@ impl<'a> Exchange<'a> {
     async fn tunnel(&mut self, connection: Connection, behind: Buffer) -> After {
         connection.set_limit(Millis::NEVER);
         self.client.set_write_limit(Millis::NEVER);
+        let _streaming = connection.backend().shared.stream();
         let from_client = std::mem::replace(&mut self.request.inbound.buffer, Buffer::none());
         // A tunnel lives long; it takes memory only while bytes move.
         self.request.inbound.admission = None;
@@ -316,6 +318,9 @@ impl<'a> Exchange<'a> {
         match end {
             PumpEnd::Refused(reason) => self.refuse(reason).await,
             _ => {
+                if std::mem::take(&mut self.on_budget) {
+                    self.worker.local.borrow_mut().budget.give_back(clock::now());
+                }
                 self.worker.shard.client_abort();
                 After::Abort
             }
@@ -388,17 +393,22 @@ impl<'a> Exchange<'a> {
     }
 
     /// Counts the end of an attempt, and lets the pool learn from it.
-    fn record(&mut self, placed: &mut Placed<'_>, status: Option<u16>, outcome: Outcome) {
-        if !self.counted {
+    fn record(&mut self, status: Option<u16>, outcome: Outcome) {
+        let Some(placed) = self.placed.as_mut().filter(|_| self.counted) else {
             return;
-        }
+        };
         let took = placed.started.elapsed();
         self.worker.shard.attempt(&placed.backend.counts, status, took);
         // How long a client takes to read is not the backend's.
         let to_head = self.head_at.take().map_or(took, |at| at - placed.started);
         placed.settle(outcome, to_head);
-        if std::mem::take(&mut self.on_budget) && !outcome.is_failure() {
-            self.worker.local.borrow_mut().budget.give_back(clock::now());
+        if std::mem::take(&mut self.on_budget) {
+            let mut local = self.worker.local.borrow_mut();
+            if outcome.is_failure() {
+                local.budget.lost();
+            } else {
+                local.budget.give_back(clock::now());
+            }
         }
     }
 

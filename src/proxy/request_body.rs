@@ -41,6 +41,8 @@ pub struct Progress {
     pub request_done: Cell<bool>,
     /// The final response head has come.
     pub head_seen: Cell<bool>,
+    /// All of the request as far as it was received is still here.
+    pub whole: Cell<bool>,
     /// When it came, where the body took longer than the head.
     pub head_at: Cell<Option<Instant>>,
 }
@@ -87,6 +89,11 @@ impl Kept {
         }
     }
 
+    /// Whether nothing is missing.
+    pub fn is_whole(&self) -> bool {
+        self.buffer.is_some()
+    }
+
     /// Head and body as far as they were received; none if that was too much to keep.
     pub fn into_buffer(self) -> Option<Buffer> {
         self.buffer
@@ -125,7 +132,9 @@ pub async fn pump(
     };
     let end = loop {
         if !buffer.is_empty() {
-            let rest = match forward(view, backend, follower, &mut meter, buffer, kept).await {
+            let forwarded = forward(view, backend, follower, &mut meter, buffer, kept).await;
+            progress.whole.set(kept.is_whole());
+            let rest = match forwarded {
                 Ok(rest) => rest,
                 Err((end, back)) => {
                     buffer = back;

@@ -7,6 +7,7 @@ use std::io;
 use std::time::Instant;
 
 use crate::balance::outcome::Outcome;
+use crate::balance::shared::Streaming;
 use crate::buffer::{self, Buffer, HEADROOM};
 use crate::clock::{self, Millis};
 use crate::http1::framing::BodyLength;
@@ -126,6 +127,8 @@ pub struct Response<'a> {
     filled_up: bool,
     /// The request can be sent again: a status that `[retry]` covers is not passed on if the budget allows.
     pub may_refuse: bool,
+    /// Once the body takes longer than the head.
+    streaming: Option<Streaming<'a>>,
 }
 
 impl<'a> Response<'a> {
@@ -159,6 +162,7 @@ impl<'a> Response<'a> {
             complete: Complete::default(),
             filled_up: false,
             may_refuse: false,
+            streaming: None,
         }
     }
 
@@ -204,6 +208,7 @@ impl<'a> Response<'a> {
     #[cold]
     fn refuses(&self) -> bool {
         self.progress.request_done.get()
+            && self.progress.whole.get()
             && self.view.retry.covers(Outcome::Status(self.head.status()))
             && self.worker.local.borrow_mut().budget.take(clock::now())
     }
@@ -326,8 +331,9 @@ impl<'a> Response<'a> {
             if self.follower.is_done() {
                 return ResponseEnd::Complete(self.complete);
             }
-            if self.progress.head_at.get().is_none() {
+            if self.streaming.is_none() {
                 self.progress.head_at.set(Some(Instant::now()));
+                self.streaming = Some(self.backend.backend().shared.stream());
             }
             self.buffer.clear();
             self.grow_for_body();

@@ -9,7 +9,7 @@ pub mod retry;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 
 use crate::balance;
@@ -18,6 +18,7 @@ use crate::balance::pool::{Event, Settings, Verdict};
 use crate::clock::Millis;
 use crate::config::Config;
 use crate::http1;
+use crate::server::wake::WakeHandle;
 use crate::upstream::backend::Backend;
 use retry::RetryRules;
 
@@ -27,6 +28,8 @@ pub struct Pool {
     pub name: String,
     pub backends: Vec<Arc<Backend>>,
     pub balance: balance::pool::Pool,
+    /// Wakes the health thread, once there is one.
+    pub health: Arc<OnceLock<Arc<WakeHandle>>>,
 }
 
 impl Pool {
@@ -37,6 +40,7 @@ impl Pool {
             name: name.to_owned(),
             backends,
             balance: balance::pool::Pool::new(Settings::of(config), members),
+            health: Arc::default(),
         }
     }
 
@@ -127,6 +131,11 @@ impl Pool {
                     "backend is dead: a connect was refused"
                 );
             }
+            Event::ProbeWanted { .. } => {
+                if let Some(wake) = self.health.get() {
+                    wake.wake();
+                }
+            }
             Event::PanicBegan { well, of } => {
                 tracing::warn!(
                     pool,
@@ -146,6 +155,8 @@ impl Pool {
 #[derive(Debug)]
 pub struct Snapshot {
     pub config: Config,
+    /// The same without what was set at run time.
+    pub written: Config,
     pub head_limits: http1::Limits,
     pub retry: RetryRules,
     /// How long one attempt may take to connect, and its backend to answer.
@@ -171,8 +182,15 @@ impl Snapshot {
             retry,
             pool,
             internal,
+            written: config.clone(),
             config,
         }
+    }
+
+    /// Of a configuration to which something was added at run time.
+    pub fn with_written(mut self, written: Config) -> Self {
+        self.written = written;
+        self
     }
 }
 

@@ -10,6 +10,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::balance::shared::Shared;
 use crate::metrics::BackendCounts;
+use crate::upstream::probes::Probes;
 
 /// One address that a backend answers on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +91,8 @@ pub struct Backend {
     last_good: AtomicUsize,
     /// What picks know of it.
     pub shared: Arc<Shared>,
+    /// What the health thread saw.
+    pub probes: Probes,
     sockets: CachePadded<AtomicUsize>,
     /// Exchanges, over all workers, that wait for a socket to become free.
     waiting: CachePadded<AtomicUsize>,
@@ -114,6 +117,7 @@ impl Backend {
             counts: Arc::new(BackendCounts::new(workers)),
             last_good: AtomicUsize::new(0),
             shared: Arc::default(),
+            probes: Probes::default(),
             sockets: CachePadded::default(),
             waiting: CachePadded::default(),
         }

@@ -30,7 +30,8 @@ impl ConnectError {
         ConnectError { reason, error }
     }
 
-    fn from_io(error: io::Error) -> Self {
+    /// What an error of [`connect_address`] means.
+    pub fn from_io(error: io::Error) -> Self {
         let reason = match error.kind() {
             io::ErrorKind::TimedOut => Reason::ConnectTimeout,
             io::ErrorKind::AddrNotAvailable => Reason::OutOfPorts,
@@ -71,7 +72,12 @@ pub async fn connect(
     Err(ConnectError::from_io(last))
 }
 
-async fn connect_address(address: &Address, settings: &Settings, nonblocking: bool) -> io::Result<Transport> {
+/// Connects to one address, however long that takes.
+pub async fn connect_address(
+    address: &Address,
+    settings: &Settings,
+    nonblocking: bool,
+) -> io::Result<Transport> {
     let transport = match address {
         Address::Tcp(address) => {
             let socket = tcp_socket(*address, settings)?;

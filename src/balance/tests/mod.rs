@@ -1,3 +1,4 @@
 //! Tests of what `tests/loom.rs` includes by path: they run on std's atomics and so are not in those files.
 
 mod breaker;
+mod ejection;
