@@ -13,6 +13,7 @@ pub mod config;
 pub mod control;
 pub mod event;
 pub mod health;
+pub mod experiment;
 pub mod http1;
 pub mod limits;
 pub mod log;

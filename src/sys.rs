@@ -5,6 +5,8 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
 
 /// A borrowed view of a descriptor that monoio owns and shows only as a number.
 ///
@@ -146,4 +148,43 @@ pub fn coarse_millis() -> u64 {
 pub fn disable_huge_pages() {
     // SAFETY: this prctl takes no pointers. A kernel that does not know it changes nothing.
     unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+}
+
+/// Lets the kernel kill what `command` starts when the thread that starts it ends (`PR_SET_PDEATHSIG`, prctl(2)), so that
+/// nothing is left running whatever becomes of this process.
+pub fn end_with_this_thread(command: &mut Command) {
+    // SAFETY: getpid takes and gives plain integers.
+    let parent = unsafe { libc::getpid() };
+    let fence = move || {
+        // SAFETY: prctl with PR_SET_PDEATHSIG and getppid take and give plain integers.
+        let (set, now) = unsafe {
+            (
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0),
+                libc::getppid(),
+            )
+        };
+        if set < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        if now == parent {
+            Ok(())
+        } else {
+            // The parent died before the kernel knew.
+            Err(io::ErrorKind::NotFound.into())
+        }
+    };
+    // SAFETY: between fork and exec the closure makes two async-signal-safe calls; it allocates nothing, and its errors
+    // hold no memory.
+    unsafe { command.pre_exec(fence) };
+}
+
+/// Sends SIGTERM to a child that has not been waited for; one that has ended already is no error.
+pub fn terminate(child: &mut Child) {
+    if !matches!(child.try_wait(), Ok(None)) {
+        return;
+    }
+    if let Ok(pid) = libc::pid_t::try_from(child.id()) {
+        // SAFETY: kill takes plain integers. The child was not reaped, so the pid is still its own.
+        unsafe { libc::kill(pid, libc::SIGTERM) };
+    }
 }

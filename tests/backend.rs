@@ -603,6 +603,162 @@ fn hangs_get_no_answer_and_do_not_hold_up_the_end() {
     assert_eq!(backend.wait().code(), Some(0));
 }
 
+/// Sets how the backend behaves from now on.
+fn set(client: &mut Client, query: &str) -> serde_json::Value {
+    let answer = client.request("POST", &format!("/_set?{query}"), "", b"");
+    assert_eq!(answer.status, 200, "{query}");
+    answer.json()
+}
+
+#[test]
+fn what_is_set_counts_from_the_next_request_on() {
+    let backend = Backend::start(&[]);
+    let mut client = backend.client();
+    let mut control = backend.client();
+    assert_eq!(client.get("/").status, 200);
+    let settings = set(&mut control, "error_rate=1&error_status=503");
+    assert_eq!(
+        (&settings["error_rate"], &settings["error_status"]),
+        (&1.0.into(), &503.into())
+    );
+    assert_eq!(client.get("/").status, 503, "on an open connection");
+    set(&mut control, "error_rate=0&status=404");
+    assert_eq!(client.get("/").status, 404);
+    set(&mut control, "delay=40ms&status=200");
+    let start = Instant::now();
+    assert_eq!(client.get("/").status, 200);
+    assert!(start.elapsed() >= Duration::from_millis(40));
+
+    let refused = client.request("POST", "/_set?delay=0&errors=1", "", b"");
+    assert_eq!(refused.status, 400);
+    assert!(
+        refused.json()["error"]
+            .as_str()
+            .is_some_and(|sentence| sentence.contains("errors"))
+    );
+    let start = Instant::now();
+    client.get("/");
+    assert!(
+        start.elapsed() >= Duration::from_millis(40),
+        "a bad query changes nothing"
+    );
+    assert_eq!(client.get("/_set").status, 405);
+}
+
+#[test]
+fn health_can_lie_both_ways() {
+    let backend = Backend::start(&["--health-status", "503"]);
+    let mut client = backend.client();
+    assert_eq!((client.get("/health").status, client.get("/").status), (503, 200));
+    set(
+        &mut client,
+        "health=200&hang=1&error_rate=1&abort_rate=1&delay=1h",
+    );
+    assert_eq!(client.get("/health").status, 200);
+    set(&mut client, "health_delay=30ms");
+    let start = Instant::now();
+    assert_eq!(client.get("/health").status, 200);
+    assert!(start.elapsed() >= Duration::from_millis(30));
+}
+
+#[test]
+fn an_abort_is_a_reset_instead_of_an_answer() {
+    let backend = Backend::start(&["--abort-rate", "1"]);
+    let mut client = backend.client();
+    client.send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 2\r\n\r\nab");
+    let mut byte = [0];
+    let end = client.stream().read(&mut byte).expect_err("a reset, not an end");
+    assert_eq!(end.kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_reset_comes_in_the_middle_of_the_body() {
+    let backend = Backend::start(&["--reset-rate", "1", "--body-bytes", "100"]);
+    let mut client = backend.client();
+    client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n");
+    let head = client.head();
+    assert_eq!((head.status, head.header("content-length")), (200, Some("100")));
+    client.exactly(50);
+    let mut byte = [0];
+    let end = client.stream().read(&mut byte).expect_err("a reset, not an end");
+    assert_eq!(end.kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn what_was_asked_is_counted_without_probes() {
+    let backend = Backend::start(&["--error-rate", "1"]);
+    let mut client = backend.client();
+    for name in ["a", "b", "a"] {
+        client.request("POST", "/", &format!("x-request: {name}\r\n"), b"x");
+    }
+    for target in ["/", "/health", "/load", "/_count"] {
+        client.get(target);
+    }
+    let mut count = client.get("/_count").json();
+    assert!(count["last_request_us_ago"].take().is_u64());
+    let expected = serde_json::json!({
+        "requests": 4,
+        "by_method": { "GET": 1, "POST": 3 },
+        "posts": { "a": 2, "b": 1 },
+        "unlisted_posts": 0,
+        "last_request_us_ago": null,
+        "health": 1,
+        "probes": 1,
+    });
+    assert_eq!(count, expected);
+}
+
+#[test]
+fn the_load_is_told_while_requests_wait() {
+    let backend = Backend::start(&["--name", "a", "--delay", "20ms", "--probe-path", "/probe"]);
+    let mut client = backend.client();
+    let idle = client.get("/probe");
+    assert_eq!(
+        (&idle.json()["in_flight"], &idle.json()["latency_us"]),
+        (&0.into(), &0.into())
+    );
+    client.get("/");
+    let told = client.get("/probe").json();
+    assert_eq!(told["name"], "a");
+    assert!(
+        told["latency_us"]
+            .as_u64()
+            .is_some_and(|latency| latency >= 20_000),
+        "{told}"
+    );
+
+    set(&mut client, "hang=1");
+    let mut waiting: Vec<Client> = (0..3).map(|_| backend.client()).collect();
+    for client in &mut waiting {
+        client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n");
+    }
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let until = |client: &mut Client, in_flight: u64| {
+        while client.get("/probe").json()["in_flight"] != in_flight {
+            assert!(Instant::now() < deadline, "not {in_flight} in flight");
+        }
+    };
+    until(&mut client, 3);
+    let answer = client.get("/probe");
+    let report = answer
+        .header("endpoint-load-metrics")
+        .and_then(|report| report.strip_prefix("JSON "));
+    let report: serde_json::Value = serde_json::from_str(report.expect("the format")).expect("JSON");
+    assert_eq!(report["named_metrics"]["in_flight"], 3);
+    assert!(
+        report["rps_fractional"].is_number() && report["eps"].is_number(),
+        "{report}"
+    );
+    let text = client.get("/probe?orca=text");
+    let text = text.header("endpoint-load-metrics").unwrap_or_default();
+    assert!(
+        text.starts_with("TEXT rps_fractional=") && text.contains(", named_metrics.in_flight=3, "),
+        "{text}"
+    );
+    drop(waiting);
+    until(&mut client, 0);
+}
+
 #[test]
 fn a_seed_repeats_the_errors() {
     let statuses = || -> Vec<u16> {

@@ -20,7 +20,16 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-const COMMANDS: [&str; 7] = ["run", "check", "demo", "backend", "health", "completions", "man"];
+const COMMANDS: [&str; 8] = [
+    "run",
+    "check",
+    "demo",
+    "backend",
+    "experiment",
+    "health",
+    "completions",
+    "man",
+];
 
 #[test]
 fn help_names_every_command_and_the_exit_codes() {

@@ -1,21 +1,25 @@
 //! The routes: what is asked for, and the answer to it.
 
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
+use hyper::header::TRAILER;
 use hyper::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, SEC_WEBSOCKET_VERSION,
 };
-use hyper::header::{HeaderMap, TRAILER};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::Notify;
 
 use super::body::Body;
 use super::fate::{Fate, Outcome};
+use super::json::{write_headers, write_number, write_string};
+use super::meter::Meter;
+use super::settings::Settings;
+use super::tally::Tally;
 use super::{After, Options, Stopping, websocket};
 
 /// The longest body of `/bytes/N` and `/chunked/N`.
@@ -25,12 +29,14 @@ pub const BODY_LIMIT: u64 = 1 << 30;
 const WAIT_LIMIT: u64 = 3_600_000;
 
 const X_BACKEND: HeaderName = HeaderName::from_static("x-backend");
+const ENDPOINT_LOAD_METRICS: HeaderName = HeaderName::from_static("endpoint-load-metrics");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
 
-/// Why a request gets no answer: it hung until the backend stopped, or its body broke off. Closes the connection.
+/// Why a request gets no answer: it hung until the backend stopped, its body broke off, or a reset is its lot. Closes the
+/// connection.
 #[derive(Debug, thiserror::Error)]
 #[error("no answer")]
 pub(super) struct NoAnswer;
@@ -43,7 +49,11 @@ pub(super) struct Backend {
     name: HeaderValue,
     /// The start of every JSON answer: an open object with name and port.
     prefix: Vec<u8>,
-    status: StatusCode,
+    /// Where load balancers ask for the load.
+    probe_path: String,
+    settings: Mutex<Settings>,
+    meter: Arc<Meter>,
+    tally: Tally,
     /// The whole default answer, if its length is prescribed.
     fixed: Option<(HeaderValue, Bytes)>,
     /// Becomes true when exchanges in flight should come to their end.
@@ -66,47 +76,108 @@ impl Backend {
         Ok(Backend {
             name: header,
             prefix,
-            status: options.status,
+            probe_path: options.probe_path.clone(),
+            settings: Mutex::new(Settings::new(options)),
+            meter: Arc::new(Meter::new()),
+            tally: Tally::default(),
             fixed,
             stopping,
             died: Notify::new(),
         })
     }
 
+    /// How it misbehaves now.
+    pub fn settings(&self) -> Settings {
+        *self.locked_settings()
+    }
+
+    fn locked_settings(&self) -> MutexGuard<'_, Settings> {
+        // It is replaced whole.
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Answers one request. `after` receives what the connection shall become afterwards, if not another exchange.
     pub async fn answer(
         self: Arc<Self>,
-        mut request: Request<Incoming>,
+        request: Request<Incoming>,
         fate: Fate,
         after: Arc<OnceLock<After>>,
     ) -> Result<Answer, NoAnswer> {
-        let path = request.uri().path();
-        match path {
-            "/health" | "/healthz" => return Ok(self.sentence(StatusCode::OK, "status", "ok")),
-            "/_die" => return Ok(self.die(request.method(), &after)),
-            _ => {}
+        if let Some(answer) = self.exempt(&request, &after).await {
+            return Ok(answer);
         }
+        self.tally.count(&request);
+        let ticket = self.meter.enter();
+        let answer = self.fated(request, fate, &after).await?;
+        ticket.answered(answer.status().is_server_error());
+        Ok(answer)
+    }
+
+    /// The routes that no misbehaviour touches, and that count as no load.
+    async fn exempt(&self, request: &Request<Incoming>, after: &OnceLock<After>) -> Option<Answer> {
+        let (method, uri) = (request.method(), request.uri());
+        match uri.path() {
+            "/health" | "/healthz" => Some(self.health().await),
+            "/_die" => Some(self.die(method, after)),
+            "/_set" => Some(self.set(method, uri.query().unwrap_or_default())),
+            "/_count" => {
+                let mut json = self.tally.json().to_string().into_bytes();
+                json.push(b'\n');
+                Some(self.response(StatusCode::OK, JSON, Body::Whole(json.into())))
+            }
+            path if path == self.probe_path => Some(self.load(uri.query())),
+            _ => None,
+        }
+    }
+
+    /// What becomes of a request that is subject to its fate.
+    async fn fated(
+        &self,
+        mut request: Request<Incoming>,
+        fate: Fate,
+        after: &OnceLock<After>,
+    ) -> Result<Answer, NoAnswer> {
         if !fate.delay.is_zero() {
             tokio::time::sleep(fate.delay).await;
         }
         match fate.outcome {
             Outcome::Answer => {}
             Outcome::Fail => {
+                // Else the connection would end with the answer.
+                drain(request.body_mut()).await?;
                 let sentence = "this backend was told to fail some requests (--error-rate)";
-                return Ok(self.error(StatusCode::INTERNAL_SERVER_ERROR, sentence));
+                return Ok(self.error(self.settings().error_status, sentence));
             }
             Outcome::Hang => {
                 self.stopping.clone().stopped().await;
                 return Err(NoAnswer);
             }
+            Outcome::Abort => {
+                drain(request.body_mut()).await?;
+                let _ = after.set(After::Reset);
+                return Err(NoAnswer);
+            }
+            Outcome::Reset => {
+                let received = drain(request.body_mut()).await?;
+                let _ = after.set(After::Reset);
+                let answer = self.default_answer(self.settings().status, &request, received);
+                return Ok(answer.map(|body| match body {
+                    Body::Whole(whole) => Body::cut(&whole),
+                    other => other,
+                }));
+            }
         }
         let path = request.uri().path();
         match path {
             "/echo" => return Ok(self.echo(request)),
-            "/ws" => return Ok(self.websocket(&mut request, &after)),
+            "/ws" => return Ok(self.websocket(&mut request, after)),
             _ => {}
         }
-        // An answer that leaves a body unread would cost the connection.
+        self.routed(request).await
+    }
+
+    /// The routes that read a request's body whole: an answer that leaves it unread would cost the connection.
+    async fn routed(&self, mut request: Request<Incoming>) -> Result<Answer, NoAnswer> {
         let received = drain(request.body_mut()).await?;
         let path = request.uri().path();
         let answered = match path {
@@ -125,14 +196,65 @@ impl Backend {
                 Some(("delay", delay)) => match number("/delay/MS", delay, 0, WAIT_LIMIT) {
                     Ok(delay) => {
                         tokio::time::sleep(Duration::from_millis(delay)).await;
-                        Ok(self.default_answer(self.status, &request, received))
+                        Ok(self.default_answer(self.settings().status, &request, received))
                     }
                     Err(sentence) => Err(sentence),
                 },
-                _ => Ok(self.default_answer(self.status, &request, received)),
+                _ => Ok(self.default_answer(self.settings().status, &request, received)),
             },
         };
         Ok(answered.unwrap_or_else(|sentence| self.error(StatusCode::BAD_REQUEST, &sentence)))
+    }
+
+    async fn health(&self) -> Answer {
+        self.tally.count_health();
+        let Settings {
+            health_status,
+            health_delay,
+            ..
+        } = self.settings();
+        if !health_delay.is_zero() {
+            tokio::time::sleep(health_delay).await;
+        }
+        let word = if health_status.is_success() {
+            "ok"
+        } else {
+            "told to look ill"
+        };
+        self.sentence(health_status, "status", word)
+    }
+
+    /// The load, in the body and as an ORCA report in the head; `?orca=text` writes that as text.
+    fn load(&self, query: Option<&str>) -> Answer {
+        self.tally.count_probe();
+        let load = self.meter.load();
+        let mut json = self.prefix.clone();
+        json.extend_from_slice(b",\"in_flight\":");
+        write_number(&mut json, load.in_flight as u64);
+        json.extend_from_slice(b",\"latency_us\":");
+        write_number(&mut json, load.latency_us);
+        json.extend_from_slice(b"}\n");
+        let mut answer = self.response(StatusCode::OK, JSON, Body::Whole(json.into()));
+        answer
+            .headers_mut()
+            .insert(ENDPOINT_LOAD_METRICS, load.orca(query == Some("orca=text")));
+        answer
+    }
+
+    fn set(&self, method: &Method, query: &str) -> Answer {
+        if method != Method::POST {
+            return self.only_post("/_set");
+        }
+        let mut settings = self.locked_settings();
+        match settings.changed(query) {
+            Ok(changed) => {
+                *settings = changed;
+                let mut json = changed.json().to_string().into_bytes();
+                json.push(b'\n');
+                self.response(StatusCode::OK, JSON, Body::Whole(json.into()))
+            }
+            Err(sentence) => self.error(StatusCode::BAD_REQUEST, &sentence),
+        }
     }
 
     /// Who answers and what was asked, or the body that was prescribed.
@@ -299,72 +421,6 @@ fn number(route: &str, text: &str, least: u64, most: u64) -> Result<u64, String>
     }
 }
 
-/// Whether a header's value is nobody else's business.
-fn is_secret(name: &str) -> bool {
-    match name {
-        "authorization"
-        | "proxy-authorization"
-        | "cookie"
-        | "set-cookie"
-        | "api-key"
-        | "apikey"
-        | "token" => true,
-        _ => {
-            let words = [
-                "auth",
-                "token",
-                "secret",
-                "password",
-                "key",
-                "cookie",
-                "session",
-                "signature",
-            ];
-            name.starts_with("x-") && words.iter().any(|word| name.contains(word))
-        }
-    }
-}
-
-/// An object of all fields: a string each, a list where a name repeats.
-fn write_headers(json: &mut Vec<u8>, headers: &HeaderMap) {
-    json.push(b'{');
-    for (index, name) in headers.keys().enumerate() {
-        if index > 0 {
-            json.push(b',');
-        }
-        write_string(json, name.as_str());
-        json.push(b':');
-        if is_secret(name.as_str()) {
-            json.extend_from_slice(b"\"[redacted]\"");
-            continue;
-        }
-        let mut values = headers.get_all(name).iter();
-        let (first, second) = (values.next(), values.next());
-        let repeated = second.is_some();
-        if repeated {
-            json.push(b'[');
-        }
-        for (index, value) in first.into_iter().chain(second).chain(values).enumerate() {
-            if index > 0 {
-                json.push(b',');
-            }
-            write_string(json, &String::from_utf8_lossy(value.as_bytes()));
-        }
-        if repeated {
-            json.push(b']');
-        }
-    }
-    json.push(b'}');
-}
-
-fn write_string(json: &mut Vec<u8>, string: &str) {
-    serde_json::to_writer(json, string).expect("a string is JSON and a Vec takes every write");
-}
-
-fn write_number(json: &mut Vec<u8>, number: u64) {
-    serde_json::to_writer(json, &number).expect("a number is JSON and a Vec takes every write");
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -379,28 +435,6 @@ mod tests {
             }
         }
         assert_eq!(fixed_body(b"{\"name\":\"a\",\"port\":8081", 128).0, JSON);
-    }
-
-    #[test]
-    fn secrets_are_told_by_their_names() {
-        for secret in [
-            "authorization",
-            "cookie",
-            "x-api-key",
-            "x-auth-request-token",
-            "x-amz-security-token",
-        ] {
-            assert!(is_secret(secret), "{secret}");
-        }
-        for open in [
-            "host",
-            "accept",
-            "x-forwarded-for",
-            "sec-websocket-key",
-            "x-request-id",
-        ] {
-            assert!(!is_secret(open), "{open}");
-        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! What becomes of a request apart from its route: a delay, an error, silence.
+//! What becomes of a request apart from its route: a delay, an error, silence, a broken connection.
 
 use std::time::Duration;
 
-use super::Options;
+use super::settings::Settings;
 
 /// The lot of one request.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -15,7 +15,12 @@ pub(super) struct Fate {
 pub(super) enum Outcome {
     Answer,
     Fail,
+    /// No answer, ever.
     Hang,
+    /// A reset instead of an answer.
+    Abort,
+    /// A reset behind the answer's head.
+    Reset,
 }
 
 /// Draws fates. Each connection has its own, forked from the backend's in accept order, so that one seed gives the
@@ -23,42 +28,36 @@ pub(super) enum Outcome {
 #[derive(Debug)]
 pub(super) struct Dice {
     random: fastrand::Rng,
-    delay: Duration,
-    jitter: Duration,
-    error_rate: f64,
-    hang_rate: f64,
 }
 
 impl Dice {
-    pub fn new(options: &Options) -> Dice {
+    /// With a seed the draws are the same in every run.
+    pub fn new(seed: Option<u64>) -> Dice {
         Dice {
-            random: options
-                .seed
-                .map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
-            delay: options.delay,
-            jitter: options.jitter,
-            error_rate: options.error_rate,
-            hang_rate: options.hang_rate,
+            random: seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
         }
     }
 
     pub fn fork(&mut self) -> Dice {
         Dice {
             random: self.random.fork(),
-            ..*self
         }
     }
 
-    pub fn roll(&mut self) -> Fate {
-        let delay = if self.jitter.is_zero() {
-            self.delay
+    pub fn roll(&mut self, settings: &Settings) -> Fate {
+        let delay = if settings.jitter.is_zero() {
+            settings.delay
         } else {
-            self.delay + self.jitter.mul_f64(self.random.f64())
+            settings.delay + settings.jitter.mul_f64(self.random.f64())
         };
-        let outcome = if self.happens(self.hang_rate) {
+        let outcome = if self.happens(settings.hang_rate) {
             Outcome::Hang
-        } else if self.happens(self.error_rate) {
+        } else if self.happens(settings.abort_rate) {
+            Outcome::Abort
+        } else if self.happens(settings.error_rate) {
             Outcome::Fail
+        } else if self.happens(settings.reset_rate) {
+            Outcome::Reset
         } else {
             Outcome::Answer
         };
@@ -72,34 +71,34 @@ impl Dice {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Options;
     use super::*;
 
-    fn options() -> Options {
-        Options {
+    fn settings() -> Settings {
+        Settings::new(&Options {
             delay: Duration::from_millis(5),
             jitter: Duration::from_millis(2),
             error_rate: 0.2,
             hang_rate: 0.1,
-            seed: Some(7),
             ..Options::default()
-        }
+        })
     }
 
     #[test]
     fn one_seed_gives_the_same_fates_on_each_connection() {
-        let (mut first, mut second) = (Dice::new(&options()), Dice::new(&options()));
+        let (mut first, mut second) = (Dice::new(Some(7)), Dice::new(Some(7)));
         for _ in 0..3 {
             let (mut a, mut b) = (first.fork(), second.fork());
             for _ in 0..100 {
-                assert_eq!(a.roll(), b.roll());
+                assert_eq!(a.roll(&settings()), b.roll(&settings()));
             }
         }
     }
 
     #[test]
     fn shares_and_delays_are_as_told() {
-        let mut dice = Dice::new(&options());
-        let fates: Vec<Fate> = (0..10_000).map(|_| dice.roll()).collect();
+        let mut dice = Dice::new(Some(7));
+        let fates: Vec<Fate> = (0..10_000).map(|_| dice.roll(&settings())).collect();
         let count = |outcome| fates.iter().filter(|fate| fate.outcome == outcome).count();
         assert!(
             (900..1100).contains(&count(Outcome::Hang)),
@@ -118,11 +117,11 @@ mod tests {
 
     #[test]
     fn the_default_answers_everything_at_once() {
-        let mut dice = Dice::new(&Options::default());
+        let (mut dice, settings) = (Dice::new(None), Settings::new(&Options::default()));
         let expected = Fate {
             delay: Duration::ZERO,
             outcome: Outcome::Answer,
         };
-        assert!((0..1000).all(|_| dice.roll() == expected));
+        assert!((0..1000).all(|_| dice.roll(&settings) == expected));
     }
 }

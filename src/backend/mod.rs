@@ -6,16 +6,26 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `mod.rs` | the listener, its connections, how they end |
-//! | `answer.rs` | the routes |
-//! | `fate.rs` | delays, errors and hangs, drawn per request |
+//! | `answer.rs` | the routes; `json.rs` writes what they say |
+//! | `fate.rs` | delays, errors, hangs and resets, drawn per request |
+//! | `settings.rs` | what `POST /_set` changes; `values.rs` reads its values |
+//! | `meter.rs` | its own load, for who asks at the probe path |
+//! | `tally.rs` | what it was asked, for `/_count` |
 //! | `body.rs` | bodies of every framing, streamed |
+//! | `socket.rs` | a socket that can end in a reset |
 //! | `websocket.rs` | the `/ws` handshake and echo |
 //! | `thread.rs` | backends on a thread of their own |
 
 mod answer;
 mod body;
 mod fate;
+mod json;
+mod meter;
+mod settings;
+mod socket;
+mod tally;
 mod thread;
+pub(crate) mod values;
 mod websocket;
 
 use std::cell::RefCell;
@@ -37,6 +47,7 @@ use tokio::task::JoinSet;
 
 use answer::Backend;
 use fate::Dice;
+use socket::Socket;
 
 pub use answer::BODY_LIMIT;
 pub use body::pattern_byte;
@@ -54,8 +65,9 @@ const BACKLOG: i32 = 4096;
 
 /// What one backend is and how it misbehaves. The default answers everything at once.
 ///
-/// `/health`, `/healthz` and `/_die` are exempt from delays, errors and hangs, so that a backend may look healthy and
-/// fail.
+/// `/health`, `/healthz`, the probe path, `/_die`, `/_set` and `/_count` are exempt from delays, errors, hangs and resets, so
+/// that a backend may look healthy and fail. A rate is the share of requests (0 to 1) that it concerns; they are drawn in
+/// the order hang, abort, error, reset. `POST /_set` changes all but name, body, probe path and seed at run time.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// In the answers and in `x-backend`; none: `backend-PORT`. A character that a header may not hold is an error.
@@ -64,12 +76,24 @@ pub struct Options {
     pub delay: Duration,
     /// Waits up to this much longer, uniformly drawn.
     pub jitter: Duration,
-    /// The share of requests answered 500 (0 to 1).
+    /// Those answered with `error_status`.
     pub error_rate: f64,
-    /// The share of requests never answered (0 to 1), drawn before `error_rate`.
+    /// What [`Options::error_rate`] is answered with.
+    pub error_status: StatusCode,
+    /// Those never answered.
     pub hang_rate: f64,
+    /// Those that get a reset instead of an answer.
+    pub abort_rate: f64,
+    /// Those that get the head of the default answer, half of its body, and then a reset.
+    pub reset_rate: f64,
     /// The status of the default answer.
     pub status: StatusCode,
+    /// What `/health` says.
+    pub health_status: StatusCode,
+    /// How long `/health` takes to say it.
+    pub health_delay: Duration,
+    /// The path that answers with the backend's load.
+    pub probe_path: String,
     /// The default answer has a body of exactly this many bytes, made once, which leaves out what the request held.
     pub body_bytes: Option<usize>,
     /// Makes the draws of the n-th connection's requests the same in every run.
@@ -83,8 +107,14 @@ impl Default for Options {
             delay: Duration::ZERO,
             jitter: Duration::ZERO,
             error_rate: 0.0,
+            error_status: StatusCode::INTERNAL_SERVER_ERROR,
             hang_rate: 0.0,
+            abort_rate: 0.0,
+            reset_rate: 0.0,
             status: StatusCode::OK,
+            health_status: StatusCode::OK,
+            health_delay: Duration::ZERO,
+            probe_path: "/load".to_owned(),
             body_bytes: None,
             seed: None,
         }
@@ -153,7 +183,7 @@ impl Server {
             listener,
             backend: Arc::new(Backend::new(options, port, Stopping(stopped))?),
             stopping,
-            dice: Dice::new(options),
+            dice: Dice::new(options.seed),
         })
     }
 
@@ -195,6 +225,7 @@ impl Server {
 #[derive(Debug)]
 enum After {
     Die,
+    Reset,
     WebSocket(OnUpgrade),
 }
 
@@ -204,13 +235,14 @@ async fn connection(socket: TcpStream, backend: Arc<Backend>, dice: Dice) {
     let service = {
         let (backend, after, dice) = (Arc::clone(&backend), Arc::clone(&after), RefCell::new(dice));
         service_fn(move |request| {
-            let fate = dice.borrow_mut().roll();
+            let fate = dice.borrow_mut().roll(&backend.settings());
             Arc::clone(&backend).answer(request, fate, Arc::clone(&after))
         })
     };
     // Without `pipeline_flush`: it copies bodies of any size into one buffer without a bound, and holds an answer back
     // while part of the next request has arrived.
-    let http = http1::Builder::new().serve_connection(TokioIo::new(socket), service);
+    let socket = TokioIo::new(Socket::new(socket, Arc::clone(&after)));
+    let http = http1::Builder::new().serve_connection(socket, service);
     let mut http = pin!(http.with_upgrades());
     let mut stopping = backend.stopping.clone();
     let ended = tokio::select! {

@@ -97,9 +97,30 @@ impl<'a> Candidates<'a> {
         !self.tried.is_empty()
     }
 
+    /// Positions that the exchange has tried.
+    #[inline]
+    pub fn tried(&self) -> &'a [u16] {
+        self.tried
+    }
+
+    /// The same with another list of those tried.
+    #[inline]
+    pub fn with_tried<'b>(&self, tried: &'b [u16]) -> Candidates<'b>
+    where
+        'a: 'b,
+    {
+        Candidates::new(self.bitmap, tried)
+    }
+
     #[inline]
     pub fn words(&self) -> usize {
         self.bitmap.words()
+    }
+
+    /// 64 bits of the bitmap, those tried among them.
+    #[inline]
+    pub fn eligible_word(&self, at: usize) -> u64 {
+        self.bitmap.word(at)
     }
 
     /// 64 candidates as bits.

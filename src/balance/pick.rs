@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::budget::RetryBudget;
 use super::liveness::Candidates;
+use super::prequal::ProbePool;
 use super::shared::Shared;
 use crate::clock::Millis;
 
@@ -63,7 +64,11 @@ impl Pick<'_> {
         let Some(length) = self.slow_start else {
             return 1.0;
         };
-        match self.members[index].shared.ramp_from() {
+        match self
+            .members
+            .get(index)
+            .and_then(|member| member.shared.ramp_from())
+        {
             None => 1.0,
             Some(from) => {
                 let share = (self.now - from).as_secs_f32() / length.as_secs_f32().max(0.001);
@@ -72,16 +77,38 @@ impl Pick<'_> {
         }
     }
 
+    /// Attempts of a backend under way, over all workers.
+    #[inline]
+    pub fn in_flight(&self, index: usize) -> u32 {
+        self.members
+            .get(index)
+            .map_or(0, |member| member.shared.in_flight())
+    }
+
+    /// A backend's weight as it counts now: less while it ramps up.
+    #[inline]
+    pub fn weight(&self, index: usize) -> f32 {
+        let weight = self.members.get(index).map_or(0, |member| member.weight);
+        f32::from(weight) * self.ramp(index)
+    }
+
     /// What one attempt more would make of a backend's attempts in flight over its weight.
     #[inline]
     pub fn load(&self, index: usize) -> f32 {
-        let member = &self.members[index];
-        let load = (member.shared.in_flight() + 1) as f32 * member.inverse_weight;
+        let load = self.bare_load(index);
         if self.slow_start.is_none() {
             load
         } else {
             load / self.ramp(index)
         }
+    }
+
+    /// [`Pick::load`] as if nobody was ramping up.
+    #[inline]
+    pub fn bare_load(&self, index: usize) -> f32 {
+        self.members.get(index).map_or(f32::INFINITY, |member| {
+            (member.shared.in_flight() + 1) as f32 * member.inverse_weight
+        })
     }
 }
 
@@ -91,6 +118,8 @@ pub struct Local {
     pub random: fastrand::Rng,
     /// What retries may cost.
     pub budget: RetryBudget,
+    /// What backends answered to the probes of `prequal`.
+    pub probes: ProbePool,
 }
 
 impl Local {
@@ -99,6 +128,7 @@ impl Local {
         Local {
             random: fastrand::Rng::with_seed(seed),
             budget: RetryBudget::new(20, 10.0, Millis(0)),
+            probes: ProbePool::default(),
         }
     }
 
@@ -114,5 +144,7 @@ impl Local {
     }
 
     /// The pool has changed: what is known by position means nothing any more.
-    pub fn forget_positions(&mut self) {}
+    pub fn forget_positions(&mut self) {
+        self.probes.clear();
+    }
 }

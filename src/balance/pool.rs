@@ -27,6 +27,7 @@ use super::liveness::{Bitmap, Candidates};
 use super::outcome::{FailureSet, Outcome};
 use super::outlier::{self, Sample, Seen, SilenceWatch};
 use super::pick::{Local, Member, Pick};
+use super::prequal::Due;
 use super::shared::{Flag, Shared};
 use super::tried::TRIED_MAX;
 use crate::clock::Millis;
@@ -273,6 +274,11 @@ impl Pool {
             Some(choice) => Some(choice),
             None => self.pick_again(index, ask, local),
         }
+    }
+
+    /// The backends to ask for their load now that one more request has come: see [`Strategy::probes_due`].
+    pub fn probes_due(&self, ask: &Ask<'_>, local: &mut Local) -> Due {
+        self.strategy.probes_due(&self.scene(ask), local)
     }
 
     fn scene<'a>(&'a self, ask: &Ask<'a>) -> Pick<'a> {

@@ -16,7 +16,8 @@ use crate::backend::{self, Ended, GRACE, Options};
 
 const AFTER_HELP: &str = "\
 Routes:
-  /health, /healthz    200, whatever the other options say
+  /health, /healthz    200 (or --health-status), whatever the other options say
+  /load                requests in flight and their latency, in JSON and as an ORCA header; ?orca=text; see --probe-path
   /create-course       201 to POST
   /bytes/N             N bytes with Content-Length, byte i being i modulo 251 (N up to 1 GiB)
   /chunked/N           the same, chunked
@@ -25,13 +26,17 @@ Routes:
   /echo                the request's body, streamed back as it arrives
   /sse                 an event every 100 ms, forever; ?count=N and ?interval=MS change that
   /ws                  a WebSocket that echoes
+  /_set                POST changes how it behaves: ?delay=300ms&error_rate=0.3&error_status=503&hang=1&abort_rate=0.1
+                       &reset_rate=0.1&status=503&health=503&health_delay=2s&jitter=5ms
+  /_count              how many requests there were, by method, and how often each POST by its x-request
   /_die                POST ends the backend at once, with all its connections
   everything else      the default answer: name, port, method, path, headers seen (secrets redacted)
 
 Examples:
   weir backend --port 8081 --name a
   weir backend --port 8082 --name slow --delay 50ms --jitter 20ms
-  weir backend --port 8083 --name bad --error-rate 0.1 --hang-rate 0.01 --seed 1";
+  weir backend --port 8083 --name bad --error-rate 0.1 --hang-rate 0.01 --seed 1
+  curl -X POST 'localhost:8081/_set?delay=300ms'";
 
 #[derive(Args, Clone, Debug)]
 #[command(after_help = AFTER_HELP)]
@@ -56,17 +61,41 @@ pub struct BackendArgs {
     #[arg(long, value_name = "DURATION", default_value = "0", value_parser = values::parse_duration)]
     jitter: Duration,
 
-    /// Share of requests that are answered 500
+    /// Share of requests that are answered with --error-status
     #[arg(long, value_name = "0..1", default_value = "0", value_parser = values::parse_rate)]
     error_rate: f64,
+
+    /// Status of those
+    #[arg(long, value_name = "STATUS", default_value = "500", value_parser = values::parse_status)]
+    error_status: StatusCode,
 
     /// Share of requests that are never answered
     #[arg(long, value_name = "0..1", default_value = "0", value_parser = values::parse_rate)]
     hang_rate: f64,
 
+    /// Share of requests that get a reset instead of an answer
+    #[arg(long, value_name = "0..1", default_value = "0", value_parser = values::parse_rate)]
+    abort_rate: f64,
+
+    /// Share of requests that get a reset in the middle of the answer's body
+    #[arg(long, value_name = "0..1", default_value = "0", value_parser = values::parse_rate)]
+    reset_rate: f64,
+
     /// Status of the default answer
     #[arg(long, default_value = "200", value_parser = values::parse_status)]
     status: StatusCode,
+
+    /// Status of /health
+    #[arg(long, value_name = "STATUS", default_value = "200", value_parser = values::parse_status)]
+    health_status: StatusCode,
+
+    /// Wait before each answer of /health
+    #[arg(long, value_name = "DURATION", default_value = "0", value_parser = values::parse_duration)]
+    health_delay: Duration,
+
+    /// Where the backend says how loaded it is
+    #[arg(long, value_name = "PATH", default_value = "/load", value_parser = values::parse_path)]
+    probe_path: String,
 
     /// Make the default answer's body exactly this long, without what the request held
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=64 << 20))]
@@ -106,8 +135,14 @@ async fn serve(listener: std::net::TcpListener, args: BackendArgs) -> io::Result
         delay: args.delay,
         jitter: args.jitter,
         error_rate: args.error_rate,
+        error_status: args.error_status,
         hang_rate: args.hang_rate,
+        abort_rate: args.abort_rate,
+        reset_rate: args.reset_rate,
         status: args.status,
+        health_status: args.health_status,
+        health_delay: args.health_delay,
+        probe_path: args.probe_path,
         body_bytes: args.body_bytes.map(|length| length as usize),
         seed: args.seed,
     };
@@ -140,20 +175,20 @@ fn announce(name: &str, address: SocketAddr, ready_file: Option<&Path>) -> io::R
 }
 
 /// SIGINT and SIGTERM, which mean the same.
-struct Signals {
+pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
-    fn new() -> io::Result<Signals> {
+    pub fn new() -> io::Result<Signals> {
         Ok(Signals {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
         })
     }
 
-    async fn next(&mut self) {
+    pub async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}

@@ -141,7 +141,8 @@ pub fn demo_config(server: SocketAddr, admin: SocketAddr, backends: &[DemoBacken
     let mut toml = format!(
         "[server]\naddress = \"{server}\"\nenvironment = \"demo\"\n\n\
          [admin]\naddress = \"{admin}\"\n\n\
-         [strategy]\ntype = \"round-robin\"\n"
+         [strategy]\ntype = \"round-robin\"\n\n\
+         [health_check]\ninterval = \"500ms\"\ntimeout = \"500ms\"\n"
     );
     for DemoBackend { name, address } in backends {
         // Writing to a String cannot fail.
@@ -164,11 +165,22 @@ fn what_to_try(args: &DemoArgs, backends: &[DemoBackend]) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "  {name}  http://{address}");
     }
-    let lines = [
+    let mut lines = vec![
         (format!("curl {server}/"), "the backends answer in turn"),
         (format!("curl {server}/metrics"), "what weir counted"),
         (format!("curl {admin}/readyz"), "the admin address: is it ready?"),
     ];
+    // The only backend's end would be seen by everybody.
+    if let [first, _, ..] = backends {
+        lines.push((
+            format!("curl -X POST http://{}/_die", first.address),
+            "kill a backend, and then",
+        ));
+        lines.push((
+            format!("curl -s -o /dev/null -w '%{{http_code}} ' '{server}/?[1-30]'; echo"),
+            "30 requests: see no failure",
+        ));
+    }
     let width = lines
         .iter()
         .map(|(command, _)| command.len())
@@ -213,10 +225,29 @@ mod tests {
         assert_eq!(parsed["server"]["address"].as_str(), Some("127.0.0.1:8080"));
         assert_eq!(parsed["admin"]["address"].as_str(), Some("127.0.0.1:9070"));
         assert_eq!(parsed["strategy"]["type"].as_str(), Some("round-robin"));
+        assert_eq!(parsed["health_check"]["interval"].as_str(), Some("500ms"));
         let listed = parsed["backends"].as_array().expect("a list");
         assert_eq!(listed.len(), 2);
         assert_eq!(listed[1]["name"].as_str(), Some("demo-2"));
         assert_eq!(listed[1]["url"].as_str(), Some("http://127.0.0.1:8082"));
+    }
+
+    #[test]
+    fn what_to_try_kills_a_backend_if_another_is_left() {
+        let backends: Vec<DemoBackend> = (1..=3)
+            .map(|index| DemoBackend {
+                name: format!("demo-{index}"),
+                address: local(8080 + index),
+            })
+            .collect();
+        let text = what_to_try(&args(8080, 8081, 9070), &backends);
+        for command in [
+            "\n  curl -X POST http://127.0.0.1:8081/_die ",
+            "\n  curl -s -o /dev/null -w '%{http_code} ' 'http://127.0.0.1:8080/?[1-30]'; echo ",
+        ] {
+            assert!(text.contains(command), "{text}");
+        }
+        assert!(!what_to_try(&args(8080, 8081, 9070), &backends[..1]).contains("_die"));
     }
 
     #[test]

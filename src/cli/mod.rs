@@ -7,6 +7,7 @@ mod backend;
 mod check;
 mod demo;
 pub(crate) mod exit;
+mod experiment;
 mod health;
 mod pages;
 pub(crate) mod ready_file;
@@ -72,6 +73,8 @@ pub enum Command {
     ///
     /// It answers JSON with its name and what it saw, secrets redacted, and the header x-backend.
     Backend(backend::BackendArgs),
+    /// Try something with real processes: what clients see when a backend dies or slows down
+    Experiment(experiment::ExperimentArgs),
     /// Ask a running weir whether it is ready: exit code 0 if so, else 1
     ///
     /// Made for container health checks.
@@ -143,6 +146,7 @@ pub fn dispatch(cli: Cli) -> ExitCode {
         Command::Check(args) => check::main(args),
         Command::Demo(args) => demo::main(args),
         Command::Backend(args) => backend::main(args),
+        Command::Experiment(args) => experiment::main(args),
         Command::Health(args) => health::main(args),
         Command::Completions(args) => pages::completions(&args),
         Command::Man(args) => pages::man(&args),

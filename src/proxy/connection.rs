@@ -328,7 +328,7 @@ mod tests {
     fn a_connection_costs_little() {
         let size = size_of_result(serve);
         assert!(
-            size <= 1440,
+            size <= 1720,
             "the future of a client connection takes {size} bytes"
         );
         assert!(

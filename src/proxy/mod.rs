@@ -10,6 +10,7 @@ pub mod connection;
 pub mod context;
 pub mod exchange;
 pub mod join;
+mod load_probe;
 pub mod request_body;
 pub mod response;
 

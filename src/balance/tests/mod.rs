@@ -2,3 +2,5 @@
 
 mod breaker;
 mod ejection;
+mod precedence;
+mod strategies;

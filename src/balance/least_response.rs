@@ -1,0 +1,403 @@
+//! Least response time: the backend is taken whose response time × (in flight + 1) over its weight is the least.
+//!
+//! Take it where backends differ in speed or change it, as clouds do. It is built so that nobody starves and nobody slow
+//! is asked much:
+//!
+//! - Response times within a band of the best, a factor of two, count as equal; then what is in flight decides, and of
+//!   equals one is drawn. So noise does not choose. Beyond the band the factor counts squared.
+//! - The band is drawn anew at each pick and wider than x with probability (2/x)⁴: there is no edge at which a backend
+//!   loses everything. One ten times as slow is let in by one pick in a thousand.
+//! - One pick in 400 goes to whoever has not been asked for longest, if that is more than a second. So who was slow, or
+//!   idle, is found to be fast again by real requests, and one ten times as slow costs less than one in 200 of them.
+//! - A backend without an average to rely on counts as one of the best, but has two attempts in flight at most.
+//!
+//! The average forgets with time, is not moved by one slow answer, and counts failures as slow (`latency.rs`). In pools of
+//! more than 64 each pick looks at 64 that follow a random one: the best of so many is as good as the best of all.
+
+use std::time::Duration;
+
+use super::draw::{Lightest, Weights, window};
+use super::latency::Reading;
+use super::pick::{Local, Member, Pick};
+
+/// Candidates that one pick compares.
+const WINDOW: usize = 64;
+
+/// Attempts in flight at a backend whose response time is not known yet.
+const MAX_UNKNOWN: u32 = 2;
+
+/// One pick in so many goes to whoever has not been asked for longest.
+const TRICKLE: u64 = 400;
+
+/// Who was asked within this is not asked for the sake of asking.
+const ASKED_LATELY: Duration = Duration::from_secs(1);
+
+/// Response times closer than this are equal, in microseconds.
+const SLACK_US: f32 = 200.0;
+
+/// More than any load: for who is taken only where there is nobody else.
+const LAST: f32 = 1e9;
+
+/// Response times that count as equal.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Band {
+    best: f32,
+    end: f32,
+}
+
+impl Band {
+    /// A band whose width is drawn from `random`, above the least of the averages that `best` is.
+    #[inline]
+    pub fn new(best: f32, random: u64) -> Self {
+        /// 2 × 2^(n/4), reached with probability 2^-n.
+        const WIDTHS: [f32; 16] = [
+            2.0, 2.38, 2.83, 3.36, 4.0, 4.76, 5.66, 6.73, 8.0, 9.51, 11.31, 13.45, 16.0, 19.03, 22.63, 26.91,
+        ];
+        let width = WIDTHS
+            .get(random.leading_zeros() as usize)
+            .copied()
+            .unwrap_or(32.0);
+        Band {
+            best,
+            end: (best * width).max(best + SLACK_US),
+        }
+    }
+
+    /// What a load counts more for the sake of a response time.
+    #[inline]
+    pub fn factor(self, reading: Option<Reading>, in_flight: u32) -> f32 {
+        match reading {
+            Some(reading) if reading.settled => {
+                if reading.average <= self.end {
+                    1.0
+                } else {
+                    (reading.average / self.best).powi(2)
+                }
+            }
+            _ if in_flight < MAX_UNKNOWN => 1.0,
+            _ => LAST,
+        }
+    }
+}
+
+/// Whether this pick goes to whoever has not been asked for longest.
+#[inline]
+pub(super) fn is_trickle(random: u64) -> bool {
+    random % TRICKLE == 0
+}
+
+/// Finds who has not been asked for longest, among those that have nothing in flight.
+#[derive(Debug, Default)]
+pub(super) struct Forgotten(Option<(usize, Duration)>);
+
+impl Forgotten {
+    #[inline]
+    pub fn offer(&mut self, index: usize, pick: &Pick<'_>) {
+        let Some(member) = pick.members.get(index) else {
+            return;
+        };
+        let since = pick.now - member.shared.asked();
+        let longest = self.0.map_or(ASKED_LATELY, |(_, longest)| longest);
+        if since > longest && member.shared.in_flight() == 0 {
+            self.0 = Some((index, since));
+        }
+    }
+
+    #[inline]
+    pub fn index(self) -> Option<usize> {
+        self.0.map(|(index, _)| index)
+    }
+}
+
+#[derive(Debug)]
+pub struct LeastResponse {
+    equal: bool,
+}
+
+impl LeastResponse {
+    pub fn new(members: &[Member]) -> Self {
+        LeastResponse {
+            equal: Weights::new(members).are_equal(),
+        }
+    }
+
+    /// The candidate that is likely to answer first.
+    #[inline]
+    pub fn pick(&self, pick: &Pick<'_>, local: &mut Local) -> Option<usize> {
+        let random = local.random.u64(..);
+        let start = if pick.members.len() <= WINDOW {
+            0
+        } else {
+            local.random.usize(..pick.members.len())
+        };
+        let reading = |at: usize| {
+            pick.members
+                .get(at)
+                .and_then(|member| member.shared.latency().reading(pick.now))
+        };
+        let mut best = f32::INFINITY;
+        window(&pick.candidates, start, WINDOW, |at| {
+            if let Some(reading) = reading(at).filter(|reading| reading.settled) {
+                best = best.min(reading.average);
+            }
+        });
+        // A retry has had its bad luck already.
+        if is_trickle(random) && !pick.candidates.is_retry() {
+            let mut forgotten = Forgotten::default();
+            window(&pick.candidates, start, WINDOW, |at| forgotten.offer(at, pick));
+            if forgotten.0.is_some() {
+                return forgotten.index();
+            }
+        }
+        let band = Band::new(best, random);
+        let mut lightest = Lightest::default();
+        window(&pick.candidates, start, WINDOW, |at| {
+            let load = pick.load(at) * band.factor(reading(at), pick.in_flight(at));
+            lightest.offer(at, load, &mut local.random);
+        });
+        let index = lightest.index()?;
+        if (self.equal && pick.slow_start.is_none()) || pick.in_flight(index) > 0 {
+            return Some(index);
+        }
+        Some(self.idle_by_weight(pick, band, start, local).unwrap_or(index))
+    }
+
+    /// Of those within the band that are idle, one by weight.
+    fn idle_by_weight(&self, pick: &Pick<'_>, band: Band, start: usize, local: &mut Local) -> Option<usize> {
+        let mut lightest = Lightest::default();
+        window(&pick.candidates, start, WINDOW, |at| {
+            let Some(member) = pick.members.get(at) else {
+                return;
+            };
+            let weight = pick.weight(at);
+            let in_flight = member.shared.in_flight();
+            let equal = band.factor(member.shared.latency().reading(pick.now), in_flight) <= 1.0;
+            if in_flight == 0 && equal && weight > 0.0 {
+                // The least of exponential draws at these rates is each with probability in proportion to its weight.
+                let draw = -(1.0 - local.random.f32()).ln() / weight;
+                lightest.offer(at, draw, &mut local.random);
+            }
+        });
+        lightest.index()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Bench, chi_square};
+    use super::*;
+    use crate::clock::Millis;
+
+    /// Sequential requests in virtual time: each begins when the one before has ended.
+    fn sequential(
+        bench: &mut Bench,
+        requests: usize,
+        mut answer: impl FnMut(usize, usize, &mut fastrand::Rng) -> Result<f64, f64>,
+    ) -> (Vec<usize>, Vec<f64>) {
+        let strategy = LeastResponse::new(&bench.members);
+        let mut counts = vec![0; bench.members.len()];
+        let mut took = Vec::new();
+        let mut clock = bench.now.0 as f64;
+        let mut random = fastrand::Rng::with_seed(9);
+        for request in 0..requests {
+            bench.now = Millis(clock as u64);
+            let index = bench.pick(|pick, local| strategy.pick(pick, local)).unwrap();
+            counts[index] += 1;
+            bench.begin(index, 1);
+            let answer = answer(request, index, &mut random);
+            let ms = answer.unwrap_or_else(|ms| ms);
+            clock += ms;
+            took.push(ms);
+            let shared = &bench.members[index].shared;
+            shared.end();
+            let (took, now) = (Duration::from_secs_f64(ms / 1e3), Millis(clock as u64));
+            match answer {
+                Ok(_) => shared.latency().record(took, now),
+                Err(_) => shared.latency().record_failure(took, now),
+            }
+        }
+        took.sort_by(f64::total_cmp);
+        (counts, took)
+    }
+
+    fn normal(random: &mut fastrand::Rng) -> f64 {
+        (-2.0 * (1.0 - random.f64()).ln()).sqrt() * (std::f64::consts::TAU * random.f64()).cos()
+    }
+
+    #[test]
+    fn five_equal_ones_share_alike_however_noisy_they_are() {
+        for seed in 0..60 {
+            let (median, noise, spikes) = [
+                (0.2, 0.3, 0.01),
+                (1.0, 0.5, 0.02),
+                (1.0, 0.8, 0.05),
+                (20.0, 0.5, 0.01),
+            ][seed % 4];
+            let mut bench = Bench::new(&[1; 5]);
+            bench.local = Local::new(seed as u64);
+            let (counts, _) = sequential(&mut bench, 1_500, |_, _, random| {
+                let spike = if random.f64() < spikes { 20.0 } else { 1.0 };
+                Ok(median * (noise * normal(random)).exp() * spike)
+            });
+            println!("seed {seed}: {counts:?}");
+            assert!(
+                counts.iter().all(|&count| count >= 225),
+                "seed {seed}: {counts:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn one_ten_times_as_slow_hardly_gets_anything_and_is_found_again() {
+        for (median, requests) in [(0.5, 40_000), (5.0, 10_000), (50.0, 10_000)] {
+            let mut bench = Bench::new(&[1; 3]);
+            let (counts, took) = sequential(&mut bench, requests, |_, at, random| {
+                let slow = if at == 1 { 10.0 } else { 1.0 };
+                Ok(median * slow * (0.3 * normal(random)).exp())
+            });
+            let share = counts[1] as f64 / requests as f64;
+            println!("{median} ms: {counts:?}, {:.2} %", share * 100.0);
+            assert!(share < 0.005, "{counts:?}");
+            assert!(took[requests * 99 / 100] < 3.0 * median);
+            // It has become like the others.
+            let (counts, _) = sequential(&mut bench, requests, |_, _, random| {
+                Ok(median * (0.3 * normal(random)).exp())
+            });
+            println!("{median} ms, all equal again: {counts:?}");
+            assert!(counts[1] > requests / 6, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn failing_fast_does_not_draw_traffic() {
+        let mut bench = Bench::new(&[1; 3]);
+        let (counts, _) = sequential(&mut bench, 5_000, |_, at, random| {
+            if at == 2 {
+                Err(0.05)
+            } else {
+                Ok(2.0 * (0.3 * normal(random)).exp())
+            }
+        });
+        assert!(counts[2] < 30, "{counts:?}");
+    }
+
+    #[test]
+    fn at_64_at_once_a_slow_one_has_few_and_equals_share() {
+        for slow in [1.0, 10.0] {
+            let mut bench = Bench::new(&[1; 3]);
+            let strategy = LeastResponse::new(&bench.members);
+            let mut random = fastrand::Rng::with_seed(3);
+            let mut counts = [0usize; 3];
+            let mut most_unknown = 0;
+            // What is under way, by its end in microseconds.
+            let mut under_way = std::collections::BinaryHeap::new();
+            let mut clock = 0u64;
+            for _ in 0..100_000 {
+                if under_way.len() >= 64 {
+                    let std::cmp::Reverse((end, began, at)): std::cmp::Reverse<(u64, u64, usize)> =
+                        under_way.pop().unwrap();
+                    clock = end;
+                    let shared = &bench.members[at].shared;
+                    shared.end();
+                    shared
+                        .latency()
+                        .record(Duration::from_micros(end - began), Millis(end / 1_000));
+                }
+                bench.now = Millis(clock / 1_000);
+                let at = bench.pick(|pick, local| strategy.pick(pick, local)).unwrap();
+                counts[at] += 1;
+                bench.begin(at, 1);
+                let known = bench.members[at].shared.latency().reading(bench.now).is_some();
+                if !known
+                    && bench
+                        .members
+                        .iter()
+                        .any(|other| other.shared.latency().read(bench.now).is_some())
+                {
+                    most_unknown = most_unknown.max(bench.members[at].shared.in_flight());
+                }
+                let factor = if at == 0 { slow } else { 1.0 };
+                let micros = 3_000.0 * factor * (0.3 * normal(&mut random)).exp();
+                under_way.push(std::cmp::Reverse((clock + micros as u64, clock, at)));
+            }
+            println!("{slow} ×: {counts:?}");
+            if slow > 1.0 {
+                assert!(counts[0] < 600, "{counts:?}");
+            } else {
+                assert!(
+                    counts.iter().all(|count| (30_000..37_000).contains(count)),
+                    "{counts:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn who_has_no_samples_is_asked_and_not_flooded() {
+        let mut bench = Bench::new(&[1; 4]);
+        let strategy = LeastResponse::new(&bench.members);
+        for at in 0..3 {
+            let latency = bench.members[at].shared.latency();
+            (0..5).for_each(|_| latency.record(Duration::from_millis(3), bench.now));
+            bench.begin(at, 10);
+        }
+        let picks: Vec<usize> = (0..20)
+            .map(|_| {
+                let index = bench.pick(|pick, local| strategy.pick(pick, local)).unwrap();
+                bench.begin(index, 1);
+                index
+            })
+            .collect();
+        assert_eq!(picks[..2], [3, 3]);
+        assert!(!picks[2..].contains(&3), "{picks:?}");
+    }
+
+    #[test]
+    fn who_was_not_asked_for_a_while_is_asked_by_a_trickle() {
+        let mut bench = Bench::new(&[1; 3]);
+        let strategy = LeastResponse::new(&bench.members);
+        for (at, ms) in [3, 3, 100_000].into_iter().enumerate() {
+            let latency = bench.members[at].shared.latency();
+            (0..50).for_each(|_| latency.record(Duration::from_millis(ms), bench.now));
+            bench.begin(at, 1);
+        }
+        bench.all_idle();
+        let picks = |bench: &mut Bench| bench.counts(5_000, |pick, local| strategy.pick(pick, local))[2];
+        assert_eq!(picks(&mut bench), 0, "asked within the second");
+        bench.now.0 += 1_001;
+        (0..2).for_each(|at| bench.begin(at, 1));
+        let asked = picks(&mut bench);
+        assert!((3..30).contains(&asked), "{asked}");
+        bench.begin(2, 1);
+        bench.now.0 += 5_000;
+        (0..2).for_each(|at| bench.begin(at, 1));
+        assert_eq!(picks(&mut bench), 0, "it has not answered yet");
+    }
+
+    #[test]
+    fn idle_shares_follow_the_weights() {
+        let weights = [4, 2, 1];
+        let mut bench = Bench::new(&weights);
+        let strategy = LeastResponse::new(&bench.members);
+        for member in &bench.members {
+            (0..5).for_each(|_| {
+                member
+                    .shared
+                    .latency()
+                    .record(Duration::from_millis(3), bench.now)
+            });
+            member.shared.begin(bench.now);
+            member.shared.end();
+        }
+        let counts = bench.counts(20_000, |pick, local| strategy.pick(pick, local));
+        chi_square(&counts, &weights.map(f64::from));
+    }
+
+    #[test]
+    fn in_a_large_pool_all_equal_ones_are_reached() {
+        let mut bench = Bench::new(&[1; 300]);
+        let strategy = LeastResponse::new(&bench.members);
+        let counts = bench.counts(60_000, |pick, local| strategy.pick(pick, local));
+        chi_square(&counts, &[1.0; 300]);
+    }
+}
