@@ -1,19 +1,29 @@
-//! What the outside may ask weir about itself: liveness, readiness, metrics, backends.
+//! What the outside may ask weir about itself and tell it to do: liveness, readiness, metrics, backends, reload.
 //!
-//! Runs on the control thread (tokio, one thread). It only reads: shards through [`crate::metrics`], and what is live
-//! through the functions in [`State`]. Who serves calls [`serve()`] once per listener; the data path is not involved,
-//! except that a worker which gets a request for the metrics on the main port passes it on to [`internal`].
+//! Runs on the control thread (tokio, one thread). It reads shards through [`crate::metrics`], and all else, as what is
+//! live, through the functions in [`State`]; it changes nothing itself but hands each [`Command`] to whoever can. Who
+//! serves calls [`serve()`] once per listener; the data path is not involved, except that a worker which gets a request
+//! for the metrics on the main port passes it on to [`internal`].
 
+mod command;
+mod guard;
 pub mod internal;
 mod router;
 mod serve;
+mod view;
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::metrics::{BackendState, Info, Shard, Snapshot};
 
+pub use command::{Command, Commander, Refused};
+pub use guard::Guard;
 pub use serve::{Listener, serve};
+pub use view::{BackendView, BreakerView, Condition, Connections, Ejections, Overrides, Probe};
+
+/// The pool that paths without one mean.
+pub const DEFAULT_POOL: &str = "default";
 
 /// Where weir is in its life, as readiness sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +50,7 @@ impl Phase {
 /// What a listener offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Surface {
-    /// Everything.
+    /// Everything, for those whom [`Guard`] admits.
     Admin,
     /// Only `/livez`, `/readyz` and `/metrics`.
     Observe,
@@ -52,20 +62,27 @@ pub enum Surface {
 pub struct State {
     /// Worker 0 first.
     pub shards: Vec<Arc<Shard>>,
-    pub info: Info,
+    /// The backends of the snapshot in force.
+    pub info: Box<dyn Fn() -> Info + Send + Sync>,
     /// Asked at each request for readiness.
     pub phase: Box<dyn Fn() -> Phase + Send + Sync>,
-    /// A backend as it is now, by index in `info.backends`.
+    /// A backend as it is now, by index in what `info` gives.
     pub backend: Box<dyn Fn(usize) -> BackendState + Send + Sync>,
+    /// Every backend of every pool as it is now, in the order of the configuration.
+    pub views: Box<dyn Fn() -> Vec<BackendView> + Send + Sync>,
+    /// Does what a state-changing call asks for.
+    pub command: Box<Commander>,
+    /// Asked at each request of [`Surface::Admin`]: a reload may bring another token.
+    pub guard: Box<dyn Fn() -> Arc<Guard> + Send + Sync>,
 }
 
 impl State {
     fn snapshot(&self) -> Snapshot {
-        Snapshot::take(&self.shards, &self.info, &self.backend)
+        Snapshot::take(&self.shards, &(self.info)(), &self.backend)
     }
 
     fn eligible(&self) -> usize {
-        (0..self.info.backends.len())
+        (0..(self.info)().backends.len())
             .filter(|&index| (self.backend)(index).eligible)
             .count()
     }
@@ -75,7 +92,7 @@ impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("State")
             .field("workers", &self.shards.len())
-            .field("backends", &self.info.backends.len())
+            .field("backends", &(self.info)().backends.len())
             .finish_non_exhaustive()
     }
 }

@@ -1,61 +1,203 @@
 //! Which path answers what.
 
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Method, Request, Response, StatusCode};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::{Phase, State, Surface};
+use super::command::{Command, Refused};
+use super::view::BackendView;
+use super::{DEFAULT_POOL, Phase, State, Surface, guard};
 use crate::log;
 use crate::metrics;
 
 type Answer = Response<Full<Bytes>>;
 
+/// Bytes of a request's body.
+const MAX_BODY_BYTES: usize = 4 * 1024;
+
 /// What can be asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Resource {
     Livez,
     Readyz,
     Metrics,
-    Backends,
+    /// All backends, or those of one pool.
+    Backends(Option<String>),
+    Backend {
+        pool: String,
+        name: String,
+    },
+    Change(Change),
 }
 
-/// The answer to one request. Its body, if it has one, is not read; hyper then ends the connection after the answer.
-pub(super) fn answer<B>(request: &Request<B>, surface: Surface, state: &State) -> Answer {
+/// What can be changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Change {
+    Backend {
+        pool: String,
+        name: String,
+        what: Aspect,
+    },
+    Reload,
+}
+
+/// The last part of a path below a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Aspect {
+    Drain,
+    Ready,
+    Maintenance,
+    Weight,
+    Override,
+}
+
+impl Resource {
+    fn methods(&self) -> &'static [Method] {
+        const READ: &[Method] = &[Method::GET, Method::HEAD];
+        match self {
+            Resource::Change(Change::Backend { what, .. }) => match what {
+                Aspect::Drain | Aspect::Ready | Aspect::Maintenance => &[Method::POST],
+                Aspect::Weight => &[Method::PUT],
+                Aspect::Override => &[Method::DELETE],
+            },
+            Resource::Change(Change::Reload) => &[Method::POST],
+            _ => READ,
+        }
+    }
+}
+
+/// The answer to one request. A body that is not read ends the connection after the answer.
+pub(super) async fn answer(request: Request<Incoming>, surface: Surface, state: &State) -> Answer {
+    match admitted(request, surface, state).await {
+        Ok(answer) => answer,
+        Err(refused) => {
+            let mut answer = error(refused.status, refused.message);
+            if refused.status == StatusCode::UNAUTHORIZED {
+                let challenge = HeaderValue::from_static("Bearer realm=\"weir\"");
+                answer.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+            }
+            answer
+        }
+    }
+}
+
+async fn admitted(request: Request<Incoming>, surface: Surface, state: &State) -> Result<Answer, Refused> {
+    if surface == Surface::Admin {
+        (state.guard)().admit(&request)?;
+    }
     let path = request.uri().path();
-    let Some(resource) = find(path, surface) else {
-        return error(StatusCode::NOT_FOUND, format!("nothing is served at {path}"));
+    let Some(resource) = find(path, surface)? else {
+        return Err(Refused::new(
+            StatusCode::NOT_FOUND,
+            format!("nothing is served at {path}"),
+        ));
     };
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut refused = error(
-            StatusCode::METHOD_NOT_ALLOWED,
-            format!("{path} takes GET and HEAD, not {}", request.method()),
-        );
-        refused
-            .headers_mut()
-            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return refused;
+    let methods = resource.methods();
+    if !methods.contains(request.method()) {
+        return Ok(not_allowed(path, request.method(), methods));
     }
     match resource {
-        Resource::Livez => json(StatusCode::OK, &json!({ "status": "alive" })),
-        Resource::Readyz => readyz(state, parameter(request, "backends") == Some("1")),
-        Resource::Metrics => metrics(state, parameter(request, "format").unwrap_or("json")),
-        Resource::Backends => backends(state),
+        Resource::Livez => Ok(json(StatusCode::OK, &json!({ "status": "alive" }))),
+        Resource::Readyz => Ok(readyz(state, parameter(&request, "backends") == Some("1"))),
+        Resource::Metrics => Ok(metrics(state, parameter(&request, "format").unwrap_or("json"))),
+        Resource::Backends(pool) => backends(state, pool.as_deref()),
+        Resource::Backend { pool, name } => {
+            let view = backend(state, &pool, &name)?;
+            Ok(json(StatusCode::OK, &json!(view)))
+        }
+        Resource::Change(change) => {
+            guard::check_content_type(request.headers())?;
+            if let Change::Backend { pool, name, .. } = &change {
+                backend(state, pool, name)?;
+            }
+            let body = body(request).await?;
+            carry_out(state, command(change, &body)?).await
+        }
     }
 }
 
-fn find(path: &str, surface: Surface) -> Option<Resource> {
-    if surface == Surface::Metrics {
-        return Some(Resource::Metrics);
+fn not_allowed(path: &str, method: &Method, methods: &[Method]) -> Answer {
+    let join = |between: &str| {
+        let words: Vec<&str> = methods.iter().map(Method::as_str).collect();
+        words.join(between)
+    };
+    let message = format!("{path} takes {}, not {method}", join(" and "));
+    let mut refused = error(StatusCode::METHOD_NOT_ALLOWED, message);
+    if let Ok(allow) = HeaderValue::try_from(join(", ")) {
+        refused.headers_mut().insert(ALLOW, allow);
     }
-    match path {
+    refused
+}
+
+/// What stands at `path`; an error where it cannot be read.
+fn find(path: &str, surface: Surface) -> Result<Option<Resource>, Refused> {
+    if surface == Surface::Metrics {
+        return Ok(Some(Resource::Metrics));
+    }
+    let known = match path {
         "/livez" => Some(Resource::Livez),
         "/readyz" => Some(Resource::Readyz),
         "/metrics" => Some(Resource::Metrics),
-        "/backends" if surface == Surface::Admin => Some(Resource::Backends),
         _ => None,
+    };
+    if known.is_some() || surface == Surface::Observe {
+        return Ok(known);
     }
+    let segments: Vec<&str> = path.split('/').skip(1).collect();
+    // Without a version and a pool: the only pool there is.
+    let default = DEFAULT_POOL.to_owned();
+    Ok(match *segments.as_slice() {
+        ["reload"] => Some(Resource::Change(Change::Reload)),
+        ["backends"] => Some(Resource::Backends(None)),
+        ["backends", name] => below(default, name, None)?,
+        ["backends", name, what] => below(default, name, Some(what))?,
+        ["v1", "pools", pool, "backends"] => Some(Resource::Backends(Some(decoded(pool)?))),
+        ["v1", "pools", pool, "backends", name] => below(decoded(pool)?, name, None)?,
+        ["v1", "pools", pool, "backends", name, what] => below(decoded(pool)?, name, Some(what))?,
+        _ => None,
+    })
+}
+
+fn below(pool: String, name: &str, what: Option<&str>) -> Result<Option<Resource>, Refused> {
+    let name = decoded(name)?;
+    let what = match what {
+        None => return Ok(Some(Resource::Backend { pool, name })),
+        Some("drain") => Aspect::Drain,
+        Some("ready") => Aspect::Ready,
+        Some("maintenance") => Aspect::Maintenance,
+        Some("weight") => Aspect::Weight,
+        Some("override") => Aspect::Override,
+        Some(_) => return Ok(None),
+    };
+    Ok(Some(Resource::Change(Change::Backend { pool, name, what })))
+}
+
+/// A segment of a path without its percent-encoding (RFC 3986 §2.1): names hold colons, brackets and slashes.
+fn decoded(segment: &str) -> Result<String, Refused> {
+    let refused = || {
+        Refused::new(
+            StatusCode::BAD_REQUEST,
+            format!("{segment} is not percent-encoded UTF-8"),
+        )
+    };
+    let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(if byte == b'%' {
+            let (high, low) = (digit(rest.next()), digit(rest.next()));
+            let value = high.zip(low).map(|(high, low)| high * 16 + low);
+            value
+                .and_then(|value| u8::try_from(value).ok())
+                .ok_or_else(refused)?
+        } else {
+            byte
+        });
+    }
+    String::from_utf8(bytes).map_err(|_| refused())
 }
 
 /// The first value of a query parameter, as it stands: none of those known here needs decoding.
@@ -64,6 +206,96 @@ fn parameter<'a, B>(request: &'a Request<B>, name: &str) -> Option<&'a str> {
     pairs
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
         .find_map(|(key, value)| (key == name).then_some(value))
+}
+
+/// The members of the JSON object that a request carries; none without a body.
+async fn body(request: Request<Incoming>) -> Result<Map<String, Value>, Refused> {
+    let limited = Limited::new(request.into_body(), MAX_BODY_BYTES);
+    let bytes = match limited.collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(cause) if cause.is::<http_body_util::LengthLimitError>() => {
+            return Err(Refused::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("a body has {MAX_BODY_BYTES} bytes at most"),
+            ));
+        }
+        Err(cause) => {
+            return Err(Refused::new(
+                StatusCode::BAD_REQUEST,
+                format!("the body did not come: {cause}"),
+            ));
+        }
+    };
+    if bytes.is_empty() {
+        return Ok(Map::new());
+    }
+    match serde_json::from_slice(&bytes) {
+        Ok(Value::Object(members)) => Ok(members),
+        Ok(_) => Err(Refused::new(
+            StatusCode::BAD_REQUEST,
+            "the body is no JSON object",
+        )),
+        Err(cause) => Err(Refused::new(
+            StatusCode::BAD_REQUEST,
+            format!("the body is not JSON: {cause}"),
+        )),
+    }
+}
+
+/// What a change with this body asks for. Members that mean nothing are refused: they were meant to mean something.
+fn command(change: Change, body: &Map<String, Value>) -> Result<Command, Refused> {
+    let refused = |message: String| Refused::new(StatusCode::BAD_REQUEST, message);
+    let takes: &[&str] = match &change {
+        Change::Backend {
+            what: Aspect::Weight, ..
+        } => &["weight"],
+        _ => &[],
+    };
+    if let Some(unknown) = body.keys().find(|key| !takes.contains(&key.as_str())) {
+        return Err(refused(format!("{unknown:?} means nothing here")));
+    }
+    let Change::Backend { pool, name, what } = change else {
+        return Ok(Command::Reload);
+    };
+    Ok(match what {
+        Aspect::Drain => Command::Drain { pool, name },
+        Aspect::Ready => Command::Ready { pool, name },
+        Aspect::Maintenance => Command::Maintenance { pool, name },
+        Aspect::Override => Command::ClearOverride { pool, name },
+        Aspect::Weight => {
+            let weight = body.get("weight").and_then(Value::as_u64);
+            let Some(weight) = weight.and_then(|weight| u16::try_from(weight).ok()) else {
+                return Err(refused(
+                    "the body needs a weight from 0 to 65535: {\"weight\": 10}".to_owned(),
+                ));
+            };
+            Command::Weight { pool, name, weight }
+        }
+    })
+}
+
+/// Hands a command to whoever carries it out, in a task of its own: a client that goes away does not leave it half done.
+async fn carry_out(state: &State, command: Command) -> Result<Answer, Refused> {
+    let (call, backend) = (command.word(), command.backend().unwrap_or("all").to_owned());
+    let under_way = (state.command)(command);
+    let told = tokio::spawn(async move {
+        let result = under_way.await;
+        match &result {
+            Ok(_) => tracing::info!(call, backend, "admin call"),
+            Err(refused) => {
+                let status = refused.status.as_u16();
+                tracing::warn!(call, backend, status, "admin call refused");
+            }
+        }
+        result
+    });
+    let result = told.await.unwrap_or_else(|_| {
+        Err(Refused::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the call came to a bad end; the log says more",
+        ))
+    });
+    result.map(|value| json(StatusCode::OK, &value))
 }
 
 /// Ready is: listeners open and not draining; with `need_backend`, also at least one eligible backend.
@@ -103,24 +335,30 @@ fn metrics(state: &State, format: &str) -> Answer {
     }
 }
 
-fn backends(state: &State) -> Answer {
-    let list: Vec<Value> = state
-        .info
-        .backends
-        .iter()
-        .enumerate()
-        .map(|(index, info)| {
-            let now = (state.backend)(index);
-            json!({
-                "name": info.name,
-                "url": info.url,
-                "healthy": now.healthy,
-                "eligible": now.eligible,
-                "in_flight": now.in_flight,
-            })
-        })
-        .collect();
-    json(StatusCode::OK, &json!({ "backends": list }))
+/// Every backend, or those of one pool, which must be there.
+fn backends(state: &State, pool: Option<&str>) -> Result<Answer, Refused> {
+    let mut views = (state.views)();
+    if let Some(pool) = pool {
+        views.retain(|view| view.pool == pool);
+        if views.is_empty() {
+            return Err(Refused::new(
+                StatusCode::NOT_FOUND,
+                format!("there is no pool {pool:?}"),
+            ));
+        }
+    }
+    Ok(json(StatusCode::OK, &json!({ "backends": views })))
+}
+
+fn backend(state: &State, pool: &str, name: &str) -> Result<BackendView, Refused> {
+    let mut views = (state.views)().into_iter();
+    let found = views.find(|view| view.pool == pool && view.name == name);
+    found.ok_or_else(|| {
+        Refused::new(
+            StatusCode::NOT_FOUND,
+            format!("there is no backend {name:?} in pool {pool:?}"),
+        )
+    })
 }
 
 fn error(status: StatusCode, message: String) -> Answer {

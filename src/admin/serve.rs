@@ -175,10 +175,8 @@ async fn serve_connection(
     state: Arc<State>,
     closing: impl Future<Output = ()>,
 ) {
-    let service = service_fn(|request| {
-        let response = router::answer(&request, surface, &state);
-        async move { Ok::<_, Infallible>(response) }
-    });
+    let service =
+        service_fn(|request| async { Ok::<_, Infallible>(router::answer(request, surface, &state).await) });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head)

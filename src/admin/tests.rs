@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixStream as StdUnixStream};
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -16,7 +16,11 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::serve::{Limits, serve_within};
-use super::{Listener, Phase, State, Surface, internal, serve};
+use super::{
+    BackendView, BreakerView, Command as Told, Condition, Connections, Ejections, Guard, Listener, Overrides,
+    Phase, Probe, Refused, State, Surface, internal, serve,
+};
+use crate::balance::breaker;
 use crate::metrics::{BackendCounts, BackendInfo, BackendState, Info, Shard};
 
 /// How long a test waits for what must come.
@@ -27,9 +31,71 @@ struct Fixture {
     state: Arc<State>,
     phase: Arc<AtomicU8>,
     eligible: Arc<AtomicBool>,
+    /// What was asked for by state-changing calls.
+    told: Arc<Mutex<Vec<Told>>>,
+}
+
+impl Fixture {
+    /// The commands since this was last asked.
+    fn told(&self) -> Vec<Told> {
+        std::mem::take(&mut self.told.lock().unwrap())
+    }
+}
+
+/// Names that a path can carry only in part as they are.
+const NAMES: [&str; 2] = ["a", "[::1]:80/x"];
+
+/// A backend of which everything is known.
+fn view(name: &str) -> BackendView {
+    let at = UNIX_EPOCH + Duration::from_secs(951_782_400);
+    BackendView {
+        pool: "default".to_owned(),
+        name: name.to_owned(),
+        url: format!("http://{name}"),
+        state: Condition::Ejected,
+        since: at,
+        why: "5 failures in a row".to_owned(),
+        healthy: true,
+        eligible: false,
+        weight: 3,
+        priority: 1,
+        backup: true,
+        in_flight: 4,
+        connections_open: 5,
+        connections: vec![Connections { open: 5, idle: 2 }],
+        breaker: BreakerView {
+            state: breaker::State::HalfOpen,
+            opened: 6,
+            held: 7,
+        },
+        ewma_latency_ns: Some(8),
+        ejections: Ejections {
+            count: 9,
+            held: 10,
+            until: Some(at),
+        },
+        last_probe: Some(Probe {
+            at,
+            good: false,
+            status: Some(503),
+            took_ns: 11,
+            error: Some("the status is 503".to_owned()),
+        }),
+        overrides: Overrides {
+            state: None,
+            weight: Some(3),
+        },
+    }
 }
 
 fn fixture() -> Fixture {
+    guarded(Guard::default())
+}
+
+/// `Reload` is refused, the weight 13 makes the call panic, all else is done.
+fn guarded(guard: Guard) -> Fixture {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let (recorder, guard) = (Arc::clone(&told), Arc::new(guard));
     let phase = Arc::new(AtomicU8::new(1));
     let eligible = Arc::new(AtomicBool::new(true));
     let backends = ["a", "b"].map(|name| BackendInfo {
@@ -38,13 +104,14 @@ fn fixture() -> Fixture {
         counts: Arc::new(BackendCounts::new(1)),
     });
     let (phase_now, eligible_now) = (Arc::clone(&phase), Arc::clone(&eligible));
+    let info = Info {
+        backends: backends.to_vec(),
+        algorithm: "round-robin".to_owned(),
+        started: Instant::now(),
+    };
     let state = State {
         shards: vec![Arc::new(Shard::new(0))],
-        info: Info {
-            backends: backends.to_vec(),
-            algorithm: "round-robin".to_owned(),
-            started: Instant::now(),
-        },
+        info: Box::new(move || info.clone()),
         phase: Box::new(move || match phase_now.load(Ordering::SeqCst) {
             0 => Phase::Starting,
             1 => Phase::Ready,
@@ -55,11 +122,24 @@ fn fixture() -> Fixture {
             eligible: index == 0 && eligible_now.load(Ordering::SeqCst),
             in_flight: index as u64,
         }),
+        views: Box::new(|| NAMES.map(view).to_vec()),
+        command: Box::new(move |command| {
+            recorder.lock().unwrap().push(command.clone());
+            Box::pin(async move {
+                match command {
+                    Told::Reload => Err(Refused::new(hyper::StatusCode::CONFLICT, "wrong\nin two lines")),
+                    Told::Weight { weight: 13, .. } => panic!("a call that goes wrong"),
+                    _ => Ok(json!({ "done": true })),
+                }
+            })
+        }),
+        guard: Box::new(move || Arc::clone(&guard)),
     };
     Fixture {
         state: Arc::new(state),
         phase,
         eligible,
+        told,
     }
 }
 
@@ -110,8 +190,14 @@ impl Reply {
     }
 }
 
-async fn ask_on(mut stream: impl AsyncRead + AsyncWrite + Unpin, method: &str, target: &str) -> Reply {
-    let request = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+async fn ask_on(stream: impl AsyncRead + AsyncWrite + Unpin, method: &str, target: &str) -> Reply {
+    let head = format!("{method} {target} HTTP/1.1\r\nHost: localhost");
+    send_on(stream, &head, "").await
+}
+
+/// Sends a head, to which `Connection: close` is added, and a body.
+async fn send_on(mut stream: impl AsyncRead + AsyncWrite + Unpin, head: &str, body: &str) -> Reply {
+    let request = format!("{head}\r\nConnection: close\r\n\r\n{body}");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut bytes = Vec::new();
     timeout(PATIENCE, stream.read_to_end(&mut bytes))
@@ -125,6 +211,19 @@ async fn ask_on(mut stream: impl AsyncRead + AsyncWrite + Unpin, method: &str, t
         head: head.to_owned(),
         body: body.to_owned(),
     }
+}
+
+async fn send(served: &Served, head: &str, body: &str) -> Reply {
+    send_on(TcpStream::connect(served.address).await.unwrap(), head, body).await
+}
+
+/// A state-changing call as it should be.
+async fn call(served: &Served, method: &str, target: &str, body: &str) -> Reply {
+    let head = format!(
+        "{method} {target} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}",
+        body.len()
+    );
+    send(served, &head, body).await
 }
 
 async fn ask(served: &Served, method: &str, target: &str) -> Reply {
@@ -184,7 +283,7 @@ async fn metrics_are_what_the_shards_hold() {
     let fixture = fixture();
     let served = serve_tcp(None, Surface::Admin, &fixture.state);
     let shard = &fixture.state.shards[0];
-    let counts = &*fixture.state.info.backends[0].counts;
+    let counts = &*(fixture.state.info)().backends[0].counts;
     shard.exchange_received();
     shard.selection(counts, false);
     shard.attempt(counts, Some(201), Duration::from_micros(7));
@@ -212,13 +311,290 @@ async fn metrics_are_what_the_shards_hold() {
 async fn backends_are_listed_for_admins_only() {
     let fixture = fixture();
     let served = serve_tcp(None, Surface::Admin, &fixture.state);
-    let list = ask(&served, "GET", "/backends").await.json();
-    let first =
-        json!({ "name": "a", "url": "http://a:80", "healthy": true, "eligible": true, "in_flight": 0 });
-    assert_eq!(list["backends"][0], first);
-    assert_eq!(list["backends"].as_array().unwrap().len(), 2);
+    let first = json!({
+        "pool": "default",
+        "name": "a",
+        "url": "http://a",
+        "state": "ejected",
+        "since": "2000-02-29T00:00:00.000000Z",
+        "why": "5 failures in a row",
+        "healthy": true,
+        "eligible": false,
+        "weight": 3,
+        "priority": 1,
+        "backup": true,
+        "in_flight": 4,
+        "connections_open": 5,
+        "connections": [{ "open": 5, "idle": 2 }],
+        "breaker": { "state": "HALF-OPEN", "opened": 6, "held": 7 },
+        "ewma_latency_ns": 8,
+        "ejections": { "count": 9, "held": 10, "until": "2000-02-29T00:00:00.000000Z" },
+        "last_probe": {
+            "at": "2000-02-29T00:00:00.000000Z",
+            "good": false,
+            "status": 503,
+            "took_ns": 11,
+            "error": "the status is 503",
+        },
+        "overrides": { "state": null, "weight": 3 },
+    });
+    for target in ["/backends", "/v1/pools/default/backends"] {
+        let list = ask(&served, "GET", target).await.json();
+        assert_eq!(list["backends"][0], first, "{target}");
+        assert_eq!(list["backends"].as_array().unwrap().len(), 2, "{target}");
+    }
+    for target in ["/backends/a", "/v1/pools/default/backends/%61"] {
+        assert_eq!(ask(&served, "GET", target).await.json(), first, "{target}");
+    }
+    for target in [
+        "/backends/c",
+        "/v1/pools/other/backends",
+        "/v1/pools/other/backends/a",
+    ] {
+        let reply = ask(&served, "GET", target).await;
+        assert_eq!(reply.status, 404, "{target}");
+        assert!(reply.json()["error"].as_str().unwrap().starts_with("there is no"));
+    }
     let observed = serve_tcp(None, Surface::Observe, &fixture.state);
-    assert_eq!(ask(&observed, "GET", "/backends").await.status, 404);
+    for target in ["/backends", "/backends/a", "/reload"] {
+        assert_eq!(ask(&observed, "GET", target).await.status, 404, "{target}");
+    }
+}
+
+#[tokio::test]
+async fn calls_reach_whoever_carries_them_out() {
+    let fixture = fixture();
+    let served = serve_tcp(None, Surface::Admin, &fixture.state);
+    let who = |name: &str| ("default".to_owned(), name.to_owned());
+    let (pool, name) = who("a");
+    for (method, target, body, told) in [
+        (
+            "POST",
+            "/v1/pools/default/backends/a/drain",
+            "",
+            Told::Drain { pool, name },
+        ),
+        {
+            let (pool, name) = who("a");
+            ("POST", "/backends/a/ready", "{}", Told::Ready { pool, name })
+        },
+        {
+            let (pool, name) = who(NAMES[1]);
+            let command = Told::Maintenance { pool, name };
+            ("POST", "/backends/[::1]:80%2fx/maintenance", "", command)
+        },
+        {
+            let (pool, name) = who(NAMES[1]);
+            let command = Told::Weight {
+                pool,
+                name,
+                weight: 7,
+            };
+            (
+                "PUT",
+                "/backends/%5B%3A%3a1%5D%3A80%2Fx/weight",
+                " {\"weight\": 7}\n",
+                command,
+            )
+        },
+        {
+            let (pool, name) = who("a");
+            (
+                "DELETE",
+                "/backends/a/override",
+                "",
+                Told::ClearOverride { pool, name },
+            )
+        },
+    ] {
+        let reply = call(&served, method, target, body).await;
+        assert_eq!(
+            (reply.status, reply.json()),
+            (200, json!({ "done": true })),
+            "{target}"
+        );
+        assert_eq!(fixture.told(), [told], "{target}");
+    }
+    let reply = call(&served, "POST", "/reload", "").await;
+    assert_eq!(
+        (reply.status, reply.json()),
+        (409, json!({ "error": "wrong\nin two lines" }))
+    );
+    assert_eq!(fixture.told(), [Told::Reload]);
+    let reply = call(&served, "PUT", "/backends/a/weight", "{\"weight\":13}").await;
+    assert_eq!(reply.status, 500, "{}", reply.body);
+}
+
+#[tokio::test]
+async fn calls_that_are_wrong_change_nothing() {
+    let fixture = fixture();
+    let served = serve_tcp(None, Surface::Admin, &fixture.state);
+    let long = format!("{{\"weight\":{}1}}", " ".repeat(4096));
+    for (method, target, body, status, why) in [
+        ("POST", "/backends/c/drain", "", 404, "no backend \"c\""),
+        ("POST", "/v1/pools/x/backends/a/drain", "", 404, "pool \"x\""),
+        ("POST", "/backends/a/explode", "", 404, "nothing is served"),
+        ("POST", "/backends/a/drain/", "", 404, "nothing is served"),
+        ("POST", "/backends/%zz/drain", "", 400, "percent-encoded"),
+        ("POST", "/backends/%+1/drain", "", 400, "percent-encoded"),
+        ("POST", "/backends/%ff/drain", "", 400, "percent-encoded"),
+        ("POST", "/backends/a%2/drain", "", 400, "percent-encoded"),
+        ("PUT", "/backends/a/drain", "", 405, "takes POST, not PUT"),
+        ("POST", "/backends/a/weight", "{\"weight\":1}", 405, "takes PUT"),
+        ("PUT", "/backends/a/weight", "", 400, "needs a weight"),
+        (
+            "PUT",
+            "/backends/a/weight",
+            "{\"weight\":65536}",
+            400,
+            "needs a weight",
+        ),
+        (
+            "PUT",
+            "/backends/a/weight",
+            "{\"weight\":-1}",
+            400,
+            "needs a weight",
+        ),
+        (
+            "PUT",
+            "/backends/a/weight",
+            "{\"weight\":\"1\"}",
+            400,
+            "needs a weight",
+        ),
+        (
+            "PUT",
+            "/backends/a/weight",
+            "{\"weight\":1,\"wait\":2}",
+            400,
+            "\"wait\" means nothing",
+        ),
+        ("PUT", "/backends/a/weight", "{\"weight\":1", 400, "not JSON"),
+        ("PUT", "/backends/a/weight", "7", 400, "no JSON object"),
+        ("PUT", "/backends/a/weight", &long, 413, "4096 bytes"),
+        (
+            "POST",
+            "/backends/a/drain",
+            "{\"weight\":1}",
+            400,
+            "means nothing",
+        ),
+        ("GET", "/reload", "", 405, "takes POST"),
+    ] {
+        let reply = call(&served, method, target, body).await;
+        assert_eq!(reply.status, status, "{method} {target} {body}");
+        let error = reply.json()["error"].as_str().unwrap().to_owned();
+        assert!(error.contains(why), "{method} {target} {body}: {error}");
+        assert_eq!(reply.header("allow").is_some(), status == 405);
+    }
+    assert_eq!(fixture.told(), []);
+}
+
+#[tokio::test]
+async fn a_change_needs_a_content_type_that_a_form_cannot_send() {
+    let fixture = fixture();
+    let served = serve_tcp(None, Surface::Admin, &fixture.state);
+    let drain = "POST /backends/a/drain HTTP/1.1\r\nHost: localhost";
+    for fields in [
+        "",
+        "\r\nContent-Type: text/plain",
+        "\r\nContent-Type: application/jsonp",
+        "\r\nContent-Type: text/plain; application/json",
+        "\r\nContent-Type: application/json\r\nContent-Type: text/plain",
+    ] {
+        let reply = send(&served, &format!("{drain}{fields}"), "").await;
+        assert_eq!(reply.status, 415, "{fields}");
+    }
+    assert_eq!(fixture.told(), []);
+    let fields = "\r\nContent-Type: Application/JSON; charset=utf-8";
+    let reply = send(&served, &format!("{drain}{fields}"), "").await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(fixture.told().len(), 1);
+}
+
+#[tokio::test]
+async fn a_request_by_another_name_is_refused() {
+    let fixture = guarded(Guard::new(None, vec!["weir.example".to_owned()]));
+    let served = serve_tcp(None, Surface::Admin, &fixture.state);
+    let observed = serve_tcp(None, Surface::Observe, &fixture.state);
+    for (head, status) in [
+        ("GET /livez HTTP/1.1\r\nHost: evil.example", 421),
+        ("GET /livez HTTP/1.1\r\nHost: weir.example:9070", 200),
+        ("GET /livez HTTP/1.1\r\nHost: [::1]:9070", 200),
+        ("GET /livez HTTP/1.1", 400),
+        ("GET /livez HTTP/1.0", 200),
+        ("GET /livez HTTP/1.0\r\nHost: evil.example", 421),
+        (
+            "GET /livez HTTP/1.1\r\nHost: localhost\r\nHost: evil.example",
+            400,
+        ),
+        ("GET http://evil.example/livez HTTP/1.1\r\nHost: localhost", 421),
+        ("GET http://localhost/livez HTTP/1.1\r\nHost: evil.example", 421),
+        ("GET http://localhost:1/livez HTTP/1.1\r\nHost: localhost:1", 200),
+    ] {
+        assert_eq!(send(&served, head, "").await.status, status, "{head}");
+        // Who scrapes asks by the name of a service, and there is nothing to change.
+        assert_eq!(send(&observed, head, "").await.status, 200, "{head}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_asked_of_every_request_for_admins() {
+    let token = "0123456789abcdef";
+    let fixture = guarded(Guard::new(Some(token.to_owned()), Vec::new()));
+    let served = serve_tcp(None, Surface::Admin, &fixture.state);
+    let livez = "GET /livez HTTP/1.1\r\nHost: localhost";
+    let reload = "POST /reload HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json";
+    for head in [livez, reload, "GET /nothing HTTP/1.1\r\nHost: localhost"] {
+        for fields in [
+            String::new(),
+            "\r\nAuthorization: Bearer".to_owned(),
+            format!("\r\nAuthorization: Basic {token}"),
+            format!("\r\nAuthorization: Bearer {token}0"),
+            format!("\r\nAuthorization: Bearer {}", &token[1..]),
+            format!("\r\nAuthorization: Bearer {token}\r\nAuthorization: Bearer {token}"),
+        ] {
+            let reply = send(&served, &format!("{head}{fields}"), "").await;
+            assert_eq!(reply.status, 401, "{head}{fields}");
+            assert_eq!(reply.header("www-authenticate"), Some("Bearer realm=\"weir\""));
+            assert!(!reply.body.contains(token));
+        }
+    }
+    assert_eq!(fixture.told(), []);
+    let reply = send(&served, &format!("{livez}\r\nauthorization: bearer {token}"), "").await;
+    assert_eq!(reply.status, 200);
+    let observed = serve_tcp(None, Surface::Observe, &fixture.state);
+    assert_eq!(send(&observed, livez, "").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_call_is_carried_out_though_its_client_goes_away() {
+    let fixture = fixture();
+    let (begun, begins) = oneshot::channel();
+    let (go, goes) = oneshot::channel::<()>();
+    let (ended, ends) = oneshot::channel();
+    let signals = Mutex::new(Some((begun, goes, ended)));
+    let mut state = Arc::into_inner(fixture.state).unwrap();
+    state.command = Box::new(move |_| {
+        let (begun, goes, ended) = signals.lock().unwrap().take().unwrap();
+        Box::pin(async move {
+            begun.send(()).unwrap();
+            goes.await.unwrap();
+            ended.send(()).unwrap();
+            Ok(json!({}))
+        })
+    });
+    let served = serve_tcp(None, Surface::Admin, &Arc::new(state));
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    let head = "POST /reload HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    timeout(PATIENCE, begins).await.unwrap().unwrap();
+    drop(stream);
+    // The server sees the end of the connection before it serves the next one.
+    assert_eq!(ask(&served, "GET", "/livez").await.status, 200);
+    go.send(()).unwrap();
+    timeout(PATIENCE, ends).await.unwrap().unwrap();
 }
 
 #[tokio::test]

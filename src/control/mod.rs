@@ -3,6 +3,7 @@
 //! It runs tokio on the process's main thread and is the only place that waits for names, files and signals. Workers
 //! never wait for it.
 
+mod admin_state;
 mod facts;
 mod health;
 mod operator;
@@ -16,17 +17,16 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use crate::admin;
-use crate::admin::{Phase, Surface};
+use crate::admin::Surface;
 use crate::cli::{exit, ready_file};
 use crate::config::model::{Config, ListenAddress};
 use crate::control::operator::Operator;
-use crate::metrics::{BackendInfo, BackendState, Info, Shard};
+use crate::metrics::Shard;
 use crate::server::lifecycle::{Lifecycle, Stage};
 use crate::server::listener::{self, BindError, BoundAddress, Listener, ListenerSet};
-use crate::snapshot::{Published, Snapshot};
+use crate::snapshot::Published;
 use crate::sys;
 
 pub use operator::Reread;
@@ -95,6 +95,7 @@ async fn run(config: Config, mut options: Options) -> Result<u8, StartError> {
     let mut signals = signals::Signals::new()?;
     let open_files = sys::raise_open_files()?;
     let cores = workers::cores(&config.runtime).map_err(StartError::Configuration)?;
+    let guard = admin_state::guard(&config.admin).map_err(StartError::Configuration)?;
     facts::log_process(&config, &options, open_files);
 
     let addresses = tokio::select! {
@@ -153,7 +154,9 @@ async fn run(config: Config, mut options: Options) -> Result<u8, StartError> {
             health.replace(health::plan(snapshot));
         }),
     ));
-    let state = Arc::new(admin_state(&snapshot, &lifecycle, shards));
+    let state = Arc::new(admin_state::make(
+        &operator, &published, &lifecycle, shards, guard,
+    ));
     let (closing, closed) = tokio::sync::watch::channel(());
     let mut side_servers = side.serve(&state, &closed);
     side_servers.spawn(admin::serve(
@@ -211,45 +214,6 @@ fn per_worker(sets: Vec<ListenerSet>, workers: usize) -> Vec<Vec<Listener>> {
         }
     }
     result
-}
-
-fn admin_state(
-    snapshot: &Arc<Snapshot>,
-    lifecycle: &Arc<Lifecycle>,
-    shards: Vec<Arc<Shard>>,
-) -> admin::State {
-    let backends = snapshot.pool.backends.iter();
-    let info = Info {
-        backends: backends
-            .map(|b| BackendInfo {
-                url: b.url.clone(),
-                name: b.name.clone(),
-                counts: b.counts.clone(),
-            })
-            .collect(),
-        algorithm: crate::config::strategy_name(snapshot.config.strategy.kind).to_owned(),
-        started: Instant::now(),
-    };
-    let lifecycle = lifecycle.clone();
-    let snapshot = snapshot.clone();
-    admin::State {
-        shards,
-        info,
-        phase: Box::new(move || match lifecycle.stage() {
-            Stage::Starting => Phase::Starting,
-            Stage::Serving => Phase::Ready,
-            Stage::Draining | Stage::Closing => Phase::Draining,
-        }),
-        backend: Box::new(move |index| BackendState {
-            healthy: snapshot.pool.is_eligible(index),
-            eligible: snapshot.pool.is_eligible(index),
-            in_flight: snapshot
-                .pool
-                .backends
-                .get(index)
-                .map_or(0, |backend| backend.in_flight() as u64),
-        }),
-    }
 }
 
 /// The listeners of `[admin]` and `[observe]`.

@@ -16,6 +16,7 @@ use crate::control::resolve::{check_source, resolve_all};
 use crate::control::snapshots::Maker;
 use crate::snapshot::{Published, Snapshot};
 use crate::upstream::backend::{Address, Backend};
+use crate::upstream::history::Why;
 
 /// Reads the configuration again from where it came; an error is the text that `weir check` would print.
 pub type Reread = Box<dyn Fn() -> Result<(Config, Vec<String>), String> + Send + Sync>;
@@ -236,6 +237,7 @@ impl Operator {
             self.publish(snapshot.written.clone(), addresses);
         } else {
             apply_mode(&snapshot.pool.backends[index], now.mode);
+            snapshot.pool.backends[index].history.note(Why::Operator);
             snapshot
                 .pool
                 .balance

@@ -19,6 +19,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use crate::config::model::{Level, LogFormat};
 use line::Style;
@@ -70,6 +71,14 @@ pub fn set_level(level: Level) {
         shared.set_level(level);
         tracing::callsite::rebuild_interest_cache();
     }
+}
+
+/// `at` as it stands in log lines: RFC 3339 in UTC, with microseconds.
+pub fn timestamp(at: SystemTime) -> String {
+    let mut text = Vec::new();
+    timestamp::write(&mut text, at);
+    // It is ASCII.
+    String::from_utf8(text).unwrap_or_default()
 }
 
 /// Lines dropped since the start, because a ring was full or standard output took nothing.

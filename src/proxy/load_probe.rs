@@ -84,7 +84,13 @@ async fn probe(worker: &Context, view: &View, backend: &Arc<Backend>) -> Option<
         }
     };
     let mut request = buffer::small();
-    for part in ["GET ", path, " HTTP/1.1\r\nHost: ", &backend.authority, "\r\n\r\n"] {
+    for part in [
+        "GET ",
+        path,
+        " HTTP/1.1\r\nHost: ",
+        &backend.authority,
+        "\r\n\r\n",
+    ] {
         if request.append(part.as_bytes()) < part.len() {
             return None;
         }
@@ -178,7 +184,13 @@ mod tests {
         assert_eq!(orca(text), expected);
         let json = br#"JSON {"eps": 1, "named_metrics": {"in_flight": 3, "latency_us": 250.5}}"#;
         assert_eq!(orca(json), expected);
-        for nonsense in [&b""[..], b"BIN aaaa", b"TEXT named_metrics.in_flight=x", b"JSON {}", b"TEXT \xff"] {
+        for nonsense in [
+            &b""[..],
+            b"BIN aaaa",
+            b"TEXT named_metrics.in_flight=x",
+            b"JSON {}",
+            b"TEXT \xff",
+        ] {
             assert_eq!(orca(nonsense), None);
         }
     }

@@ -81,7 +81,7 @@ impl Worker {
     ) -> Rc<Self> {
         buffer::set_budget(capacity.buffer_bytes);
         let wires = Rc::new(Wires::default());
-        let upstream = Upstream::new(wires.clone(), capacity.max_idle, nonblocking);
+        let upstream = Upstream::new(wires.clone(), shard.number(), capacity.max_idle, nonblocking);
         Rc::new(Worker {
             context: Rc::new(Context::new(published, shard, wires, upstream, capacity.workers)),
             lifecycle,

@@ -15,11 +15,13 @@ use std::time::Duration;
 use crate::balance;
 use crate::balance::pick::Member;
 use crate::balance::pool::{Event, Settings, Verdict};
+use crate::balance::shared::Flag;
 use crate::clock::Millis;
 use crate::config::Config;
 use crate::http1;
 use crate::server::wake::WakeHandle;
 use crate::upstream::backend::Backend;
+use crate::upstream::history::Why;
 use retry::RetryRules;
 
 /// A named group of backends with one strategy.
@@ -56,6 +58,14 @@ impl Pool {
 
     /// Takes in what the health thread found, and logs what came of it.
     pub fn probe(&self, index: usize, verdict: Verdict, now: Millis) {
+        let Some(backend) = self.backends.get(index) else {
+            return;
+        };
+        let was_out = backend.shared.has(Flag::ProbeDown) || backend.shared.has(Flag::Dead);
+        match verdict {
+            Verdict::Up => backend.note_if(was_out, Why::ProbeUp),
+            Verdict::Sick | Verdict::Dead => backend.note_if(!was_out, Why::ProbeDown),
+        }
         self.balance
             .probe(index, verdict, now, &mut |event| self.log(event));
     }
@@ -68,6 +78,11 @@ impl Pool {
     /// Says what changed, once.
     pub fn log(&self, event: Event) {
         let pool = &*self.name;
+        if let Some((index, why)) = why(event)
+            && let Some(backend) = self.backends.get(index)
+        {
+            backend.history.note(why);
+        }
         let name = |index: usize| self.backends.get(index).map_or("", |backend| &*backend.name);
         match event {
             Event::BreakerOpened { index } => {
@@ -148,6 +163,25 @@ impl Pool {
                 tracing::info!(pool, well, of, "panic is over: enough backends are well");
             }
         }
+    }
+}
+
+/// What an event says of the state of which backend.
+fn why(event: Event) -> Option<(usize, Why)> {
+    match event {
+        Event::BreakerOpened { index } | Event::BreakerReopened { index } => {
+            Some((index, Why::BreakerOpened))
+        }
+        Event::BreakerHalfOpen { index } => Some((index, Why::BreakerHalfOpen)),
+        Event::BreakerClosed { index } => Some((index, Why::BreakerClosed)),
+        Event::Ejected { index, .. } => Some((index, Why::Ejected)),
+        Event::EjectionTrial { index } => Some((index, Why::Trial)),
+        Event::Returned { index } => Some((index, Why::Returned)),
+        Event::Dead { index } => Some((index, Why::Refused)),
+        Event::Held { .. }
+        | Event::ProbeWanted { .. }
+        | Event::PanicBegan { .. }
+        | Event::PanicEnded { .. } => None,
     }
 }
 

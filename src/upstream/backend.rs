@@ -10,6 +10,8 @@ use crossbeam_utils::CachePadded;
 
 use crate::balance::shared::Shared;
 use crate::metrics::BackendCounts;
+use crate::upstream::gauges::Gauges;
+use crate::upstream::history::{History, Why};
 use crate::upstream::probes::Probes;
 
 /// One address that a backend answers on.
@@ -88,6 +90,8 @@ pub struct Backend {
     pub addresses: Vec<Address>,
     /// What was counted of it.
     pub counts: Arc<BackendCounts>,
+    pub history: History,
+    pub gauges: Gauges,
     last_good: AtomicUsize,
     /// What picks know of it.
     pub shared: Arc<Shared>,
@@ -115,6 +119,8 @@ impl Backend {
             authority,
             addresses,
             counts: Arc::new(BackendCounts::new(workers)),
+            history: History::default(),
+            gauges: Gauges::new(workers),
             last_good: AtomicUsize::new(0),
             shared: Arc::default(),
             probes: Probes::default(),
@@ -128,15 +134,26 @@ impl Backend {
         self.shared.in_flight() as usize
     }
 
+    /// Notes why its state changed, if it did.
+    pub fn note_if(&self, changed: bool, why: Why) {
+        if changed {
+            self.history.note(why);
+        }
+    }
+
     /// Open sockets, over all workers.
     pub fn sockets(&self) -> usize {
         self.sockets.load(Ordering::Relaxed)
     }
 
-    /// Takes a place for one more socket, if fewer than `max` are open.
-    pub fn take_socket(self: &Arc<Self>, max: Option<usize>) -> Option<SocketCount> {
+    /// Takes a place for one more socket of this worker, if fewer than `max` are open.
+    pub fn take_socket(self: &Arc<Self>, worker: usize, max: Option<usize>) -> Option<SocketCount> {
         let before = self.sockets.fetch_add(1, Ordering::AcqRel);
-        let count = SocketCount(self.clone());
+        self.gauges.opened(worker, 1);
+        let count = SocketCount {
+            backend: self.clone(),
+            worker,
+        };
         if max.is_some_and(|max| before >= max) {
             None
         } else {
@@ -173,17 +190,21 @@ impl Backend {
 
 /// One open socket of a backend.
 #[derive(Debug)]
-pub struct SocketCount(Arc<Backend>);
+pub struct SocketCount {
+    backend: Arc<Backend>,
+    worker: usize,
+}
 
 impl SocketCount {
     pub fn backend(&self) -> &Arc<Backend> {
-        &self.0
+        &self.backend
     }
 }
 
 impl Drop for SocketCount {
     fn drop(&mut self) {
-        self.0.sockets.fetch_sub(1, Ordering::AcqRel);
+        self.backend.gauges.opened(self.worker, -1);
+        self.backend.sockets.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -216,9 +237,10 @@ mod tests {
     #[test]
     fn counts_go_back_when_their_guards_drop() {
         let backend = backend();
-        let first = backend.take_socket(Some(1)).expect("one is allowed");
-        assert!(backend.take_socket(Some(1)).is_none());
+        let first = backend.take_socket(0, Some(1)).expect("one is allowed");
+        assert!(backend.take_socket(0, Some(1)).is_none());
         assert_eq!(backend.sockets(), 1);
+        assert_eq!(backend.gauges.by_worker().next(), Some((1, 0)));
         drop(first);
         assert_eq!(backend.sockets(), 0);
     }

@@ -2,5 +2,7 @@
 
 pub mod backend;
 pub mod connect;
+pub mod gauges;
+pub mod history;
 pub mod pool;
 pub mod probes;

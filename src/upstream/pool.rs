@@ -94,6 +94,8 @@ impl Drop for WaitingHere {
 /// One worker's backend connections.
 pub struct Upstream {
     wires: Rc<Wires>,
+    /// The number of the worker.
+    worker: usize,
     /// By the backends' slots.
     places: RefCell<Vec<Place>>,
     /// Rung when a connection becomes free while somebody here waits.
@@ -105,9 +107,10 @@ pub struct Upstream {
 
 impl Upstream {
     /// `max_idle` is this worker's share; `nonblocking` says how its driver wants sockets.
-    pub fn new(wires: Rc<Wires>, max_idle: usize, nonblocking: bool) -> Self {
+    pub fn new(wires: Rc<Wires>, worker: usize, max_idle: usize, nonblocking: bool) -> Self {
         Upstream {
             wires,
+            worker,
             places: RefCell::default(),
             freed: Event::default(),
             max_idle: Cell::new(max_idle),
@@ -143,7 +146,7 @@ impl Upstream {
         timeout: Duration,
     ) -> Result<Connection, ConnectError> {
         let give_up = Instant::now() + timeout;
-        let count = match backend.take_socket(settings.max_connections) {
+        let count = match backend.take_socket(self.worker, settings.max_connections) {
             Some(count) => count,
             None => match self.wait_for_socket(backend, settings, give_up).await? {
                 Free::Idle(connection) => return Ok(connection),
@@ -189,7 +192,7 @@ impl Upstream {
             if let Some(connection) = self.take_idle(backend, true, crate::clock::now()) {
                 return Ok(Free::Idle(connection));
             }
-            if let Some(count) = backend.take_socket(settings.max_connections) {
+            if let Some(count) = backend.take_socket(self.worker, settings.max_connections) {
                 return Ok(Free::Place(count));
             }
             if Instant::now() >= give_up {
@@ -239,6 +242,9 @@ impl Upstream {
         let mut closing = Vec::new();
         for place in self.places.borrow_mut().iter_mut() {
             let here = place.waiting.get();
+            if let Some(first) = place.idle.first() {
+                first.backend().gauges.set_idle(self.worker, place.idle.len());
+            }
             let idle = &mut place.idle;
             let wanted = idle
                 .first()
