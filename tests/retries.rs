@@ -531,7 +531,9 @@ fn attempts_are_in_the_metrics(driver: Driver) {
         serde_json::json!({"503": 3}),
         "{metrics}"
     );
-    assert_eq!(metrics["weir"]["retries"], 3, "{metrics}");
+    let retries = |url: String| metrics["backends"][url]["retries"].clone();
+    assert_eq!(retries(first.url()), 0, "{metrics}");
+    assert_eq!(retries(second.url()), 3, "{metrics}");
     // No client saw a 503.
     assert!(metrics["weir"]["status_codes"].get("503").is_none(), "{metrics}");
 }
