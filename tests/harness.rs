@@ -5,8 +5,13 @@ mod support;
 
 use std::time::Duration;
 
+use support::fickle::{accepts, executed_twice};
+use support::load::Failure;
 use support::wire::End;
-use support::{Backend, Framing, Head, Wire, chunked, noise, ok};
+use support::{
+    Backend, Conduct, Existing, Fickle, Framing, Head, Load, Plan, Report, Wire, chunked, eventually, noise,
+    ok,
+};
 
 #[test]
 fn a_backend_records_what_it_saw_and_answers() {
@@ -99,4 +104,77 @@ fn what_tests_send_is_what_they_mean() {
     assert_eq!(ok(b"x"), b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx");
     assert_eq!(noise(7, 13), noise(7, 20)[..13]);
     assert_ne!(noise(7, 13), noise(8, 13));
+}
+
+/// A small load straight at a backend, stopped when `enough` says so.
+fn load_at(backend: &Fickle, enough: impl Fn(&Load)) -> Report {
+    let plan = Plan {
+        connections: 4,
+        pause: Duration::from_millis(1),
+        ..Plan::default()
+    };
+    let load = Load::with(&backend.address.to_string(), plan);
+    enough(&load);
+    load.stop()
+}
+
+#[test]
+fn a_load_tells_what_its_backend_did() {
+    let backend = Fickle::new("a");
+    let report = load_at(&backend, |load| load.wait_answered(100));
+    report.assert_none_failed();
+    assert_eq!(report.len() as u64, backend.requests());
+    assert!(backend.seen().values().all(|times| *times == 1));
+    assert_eq!((backend.accepted(), report.share("a")), (4, 1.0));
+    let fails = |load: &Load| {
+        eventually("failures", || (load.failed() > 8).then_some(()));
+    };
+    for (conduct, expected) in [
+        (Conduct::Status(503), Failure::Status(503, None)),
+        (Conduct::Reset, Failure::NoHead("Reset".to_owned())),
+        (Conduct::ResetAfterHead, Failure::Cut("Reset".to_owned())),
+    ] {
+        backend.conduct(conduct);
+        let report = load_at(&backend, fails);
+        assert_eq!(report.kinds().into_keys().collect::<Vec<_>>(), [&expected]);
+        assert_eq!(report.failed(), report.len());
+    }
+    backend.conduct(Conduct::Sometimes {
+        share: 0.3,
+        status: 503,
+    });
+    let report = load_at(&backend, |load| load.wait_answered(1000));
+    assert!((0.25..0.35).contains(&report.failed_share()), "{report}");
+    backend.conduct(Conduct::After(Duration::from_millis(20)));
+    let report = load_at(&backend, |load| load.wait_answered(20));
+    assert_eq!(report.slow(Duration::from_millis(19)), report.len());
+    assert_eq!(executed_twice(&[backend]), [].into());
+}
+
+#[test]
+fn a_backend_dies_vanishes_and_comes_back() {
+    let backend = Fickle::new("a");
+    let address = backend.address.to_string();
+    let mut client = Wire::connect(&address);
+    assert_eq!(client.get("/x").body, b"a /x ");
+    backend.kill();
+    assert!(!accepts(backend.address));
+    client.expect_closed();
+    backend.revive();
+    let mut client = Wire::connect(&address);
+    assert_eq!(client.get("/x").body, b"a /x ");
+    backend.vanish(Existing::Reset);
+    assert!(!accepts(backend.address));
+    assert_eq!(client.read_to_end().end, End::Reset);
+    backend.revive();
+    let mut client = Wire::connect(&address);
+    assert_eq!(client.get("/x").body, b"a /x ");
+    backend.vanish(Existing::Silent);
+    assert!(!accepts(backend.address));
+    client.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n");
+    client.expect_silence(Duration::from_millis(50));
+    backend.revive();
+    backend.conduct(Conduct::Answer);
+    assert_eq!(Wire::connect(&address).get("/health").body, b"a /health ");
+    assert_eq!((backend.requests(), backend.probes()), (4, 1));
 }

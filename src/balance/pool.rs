@@ -269,11 +269,33 @@ impl Pool {
         {
             return Some(choice);
         }
-        let index = self.strategy.pick(&self.scene(ask), local)?;
+        let Some(index) = self.strategy.pick(&self.scene(ask), local) else {
+            return self.pick_spare(ask);
+        };
         match self.admit(index, ask) {
             Some(choice) => Some(choice),
             None => self.pick_again(index, ask, local),
         }
+    }
+
+    /// A retry may cross into the backup tier, also while enough of the others are well.
+    #[cold]
+    fn pick_spare(&self, ask: &Ask<'_>) -> Option<Choice> {
+        self.admit(self.spare(ask.tried)?, ask)
+    }
+
+    fn spare(&self, tried: &[u16]) -> Option<usize> {
+        let is_untried = |index: usize| !tried.iter().any(|&tried| usize::from(tried) == index);
+        let members = self.members.iter().enumerate();
+        members
+            .filter(|_| !tried.is_empty())
+            .find(|&(index, member)| member.backup && is_well(member) && is_untried(index))
+            .map(|(index, _)| index)
+    }
+
+    /// Whether somebody is left whom a retry that has tried these may ask.
+    pub fn has_untried(&self, tried: &[u16]) -> bool {
+        Candidates::new(&self.eligible, tried).count() > 0 || self.spare(tried).is_some()
     }
 
     /// The backends to ask for their load now that one more request has come: see [`Strategy::probes_due`].

@@ -9,7 +9,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::balance::liveness::Candidates;
 use crate::balance::outcome::Outcome;
 use crate::balance::pool::Choice;
 use crate::balance::tried::Tried;
@@ -194,8 +193,14 @@ impl<'a> Exchange<'a> {
                 .is_some_and(|peer| metrics.allow.iter().any(|network| network.contains(&peer)))
     }
 
-    /// Whether the method may be repeated although a backend may have seen the request.
+    /// Whether the request may be repeated although a backend may have seen it: by its method, and by what is kept of its
+    /// body.
     pub(super) fn is_repeatable(&self) -> bool {
+        if let BodyLength::Length(length) = self.request.head.request.body()
+            && usize::try_from(length).map_or(true, |length| length > self.view.retry.buffer)
+        {
+            return false;
+        }
         let name = self
             .request
             .head
@@ -267,8 +272,11 @@ impl<'a> Exchange<'a> {
     /// Whether the failed attempt is followed by another one, as far as rules and budget decide.
     fn pay_for_retry(&mut self, failure: &Failure) {
         let rules = &self.view.retry;
+        let whole = self.view.config.timeouts.exchange;
+        let in_time = whole.is_none_or(|whole| clock::now() < self.request.started + whole);
         self.on_budget = self.counted
             && !self.torn
+            && in_time
             && self.retries < rules.max_retries
             && rules.covers(failure.outcome())
             && (failure.unsent || self.is_repeatable())
@@ -282,9 +290,7 @@ impl<'a> Exchange<'a> {
         }
         self.retries += 1;
         self.tried.push(failed);
-        let eligible = self.view.pool.balance.eligible();
-        let untried = Candidates::new(eligible, self.tried.as_slice()).count();
-        if untried > 0 {
+        if self.view.pool.balance.has_untried(self.tried.as_slice()) {
             return true;
         }
         // The same one once more, if it may do better at once: not where nobody listens, or where time ran out.

@@ -4,6 +4,7 @@
 #[macro_use]
 #[path = "../support/mod.rs"]
 mod support;
+mod resilience;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};

@@ -1,5 +1,5 @@
 //! What the black-box tests share: the real binary as a child process ([`weir`]), backends that do exactly what a test
-//! scripts ([`backend`]), a client that says exactly what a test writes ([`wire`]), and a strict reader of HTTP/1
+//! scripts ([`backend`]) or whose conduct changes as they serve ([`fickle`]), a steady load ([`load`]), a client that says exactly what a test writes ([`wire`]), and a strict reader of HTTP/1
 //! ([`http`]) that both use. Everything blocks with a deadline on plain threads, so that a test reads from top to bottom
 //! and nothing of weir's own code judges weir.
 
@@ -10,8 +10,11 @@
     reason = "every test binary compiles this module and uses its own part of it"
 )]
 
+pub mod admin;
 pub mod backend;
+pub mod fickle;
 pub mod http;
+pub mod load;
 pub mod os;
 pub mod weir;
 pub mod wire;
@@ -21,7 +24,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use backend::{Backend, Conn};
+pub use fickle::{Conduct, Existing, Fickle};
 pub use http::{Framing, Head, Message};
+pub use load::{Load, Plan, Report};
 pub use weir::{Driver, Weir};
 pub use wire::{Broken, Wire};
 

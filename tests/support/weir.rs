@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 
 use super::http::Message;
 use super::wire::Wire;
-use super::{Backend, DEADLINE, eventually, os};
+use super::{Backend, DEADLINE, Fickle, eventually, os};
+
+/// The name of the configuration file.
+const CONFIG: &str = "weir.toml";
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_weir");
 
@@ -68,9 +71,30 @@ impl Setup {
     }
 
     pub fn backend_url(mut self, url: &str) -> Setup {
-        let mut table = toml::Table::new();
-        table.insert("url".to_owned(), url.into());
-        self.backends.push(table.into());
+        self.backends.push(backend_table(None, url));
+        self
+    }
+
+    /// A backend that goes by its own name.
+    pub fn fickle(self, backend: &Fickle) -> Setup {
+        self.named(&backend.name, &backend.url())
+    }
+
+    pub fn fickles<'a>(self, backends: impl IntoIterator<Item = &'a Fickle>) -> Setup {
+        backends.into_iter().fold(self, Setup::fickle)
+    }
+
+    pub fn named(mut self, name: &str, url: &str) -> Setup {
+        self.backends.push(backend_table(Some(name), url));
+        self
+    }
+
+    /// Sets a key of the backend that was added last.
+    pub fn with(mut self, key: &str, value: impl Into<toml::Value>) -> Setup {
+        let last = self.backends.last_mut().expect("a backend was added");
+        last.as_table_mut()
+            .expect("a backend is a table")
+            .insert(key.to_owned(), value.into());
         self
     }
 
@@ -97,7 +121,7 @@ impl Setup {
     pub fn spawn(mut self) -> Weir {
         let dir = tempfile::tempdir().expect("a temporary directory");
         self.table.insert("backends".to_owned(), self.backends.into());
-        let config = dir.path().join("weir.toml");
+        let config = dir.path().join(CONFIG);
         fs::write(&config, toml::to_string(&self.table).expect("a table is TOML"))
             .expect("a configuration file");
         let mut command = Command::new(BINARY);
@@ -118,6 +142,7 @@ impl Setup {
         Weir {
             child,
             dir,
+            table: self.table,
             log,
             status: None,
             listeners: Vec::new(),
@@ -125,6 +150,16 @@ impl Setup {
             observe: None,
         }
     }
+}
+
+/// One `[[backends]]`.
+pub fn backend_table(name: Option<&str>, url: &str) -> toml::Value {
+    let mut table = toml::Table::new();
+    table.insert("url".to_owned(), url.into());
+    if let Some(name) = name {
+        table.insert("name".to_owned(), name.into());
+    }
+    table.into()
 }
 
 #[derive(Default)]
@@ -152,6 +187,8 @@ impl Log {
 pub struct Weir {
     child: Child,
     dir: tempfile::TempDir,
+    /// What its configuration file says.
+    table: toml::Table,
     log: Arc<Log>,
     status: Option<ExitStatus>,
     /// Actual addresses, `host:port` or `unix:/path`, in the order of the configuration.
@@ -250,6 +287,34 @@ impl Weir {
         let response = self.admin_get("/metrics");
         assert_eq!(response.status(), 200);
         serde_json::from_slice(&response.body).expect("metrics are JSON")
+    }
+
+    /// Changes the configuration file, whole at once; weir reads it when it is told to.
+    pub fn rewrite(&mut self, change: impl FnOnce(&mut toml::Table)) {
+        change(&mut self.table);
+        self.write_config(&toml::to_string(&self.table).expect("a table is TOML"));
+    }
+
+    /// Replaces the configuration file by this text.
+    pub fn write_config(&self, text: &str) {
+        let fresh = self.dir.path().join("fresh.toml");
+        fs::write(&fresh, text).expect("a configuration file");
+        fs::rename(&fresh, self.dir.path().join(CONFIG)).expect("the same directory");
+    }
+
+    /// The lines of the log so far that have all of `needles`.
+    pub fn log_lines(&self, needles: &[&str]) -> Vec<String> {
+        let lines = self.log.lines.lock().unwrap();
+        let has_all = |line: &&String| needles.iter().all(|needle| line.contains(needle));
+        lines.iter().filter(has_all).cloned().collect()
+    }
+
+    /// Waits until `n` lines of the log have all of `needles`.
+    #[track_caller]
+    pub fn wait_log_lines(&self, needles: &[&str], n: usize) -> Vec<String> {
+        eventually(&format!("{n} lines of the log with {needles:?}"), || {
+            Some(self.log_lines(needles)).filter(|lines| lines.len() >= n)
+        })
     }
 
     /// Whether a line of the log so far has `needle`.

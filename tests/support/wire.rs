@@ -95,6 +95,17 @@ impl Wire {
         }
     }
 
+    /// Connects from an address of this machine, such as one of 127.0.0.0/8.
+    pub fn connect_from(source: &str, address: &str) -> io::Result<Wire> {
+        let source: std::net::IpAddr = source.parse().map_err(io::Error::other)?;
+        let address: std::net::SocketAddr = address.parse().map_err(io::Error::other)?;
+        let domain = socket2::Domain::for_address(address);
+        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+        socket.bind(&std::net::SocketAddr::from((source, 0)).into())?;
+        socket.connect_timeout(&address.into(), DEADLINE)?;
+        Ok(Wire::over_tcp(socket.into()))
+    }
+
     pub fn over_tcp(sock: TcpStream) -> Wire {
         sock.set_nodelay(true).expect("TCP_NODELAY on an open socket");
         Wire::over(Sock::Tcp(sock))
