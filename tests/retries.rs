@@ -447,7 +447,8 @@ fn all_attempts_together_keep_to_the_exchange_s_time(driver: Driver) {
         "{took:?}"
     );
     let attempts: u64 = backends.iter().map(Fickle::requests).sum();
-    assert_eq!(attempts, 3);
+    // Each deadline may fire up to 0.1 s late.
+    assert!((2..=3).contains(&attempts), "{attempts}");
 }
 
 fn the_budget_bounds_a_total_outage(driver: Driver) {

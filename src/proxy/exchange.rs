@@ -88,6 +88,10 @@ impl<'a> Placed<'a> {
         }
     }
 
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
     /// Teaches the pool how the attempt ended, `took` after it began.
     fn settle(&mut self, outcome: Outcome, took: Duration) {
         if let (Some(pool), Some(choice)) = (self.pool, self.choice.take()) {
@@ -441,6 +445,9 @@ impl<'a> Exchange<'a> {
         // How long a client takes to read is not the backend's.
         let to_head = self.head_at.take().map_or(took, |at| at - placed.started);
         placed.settle(outcome, to_head);
+        if self.view.config.hedge.enabled && !outcome.is_failure() {
+            self.worker.local.borrow_mut().tail.record(to_head);
+        }
         if std::mem::take(&mut self.on_budget) {
             let mut local = self.worker.local.borrow_mut();
             if outcome.is_failure() {
