@@ -48,6 +48,7 @@ const REQUEST_REWRITE: RequestRewrite<'static> = RequestRewrite {
     },
     forwarded: ForwardedMode::XForwarded,
     client: Some(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 17))),
+    trusted: false,
     scheme: "http",
     via: false,
 };

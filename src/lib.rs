@@ -22,6 +22,7 @@ pub mod metrics;
 pub mod proxy;
 pub mod reason;
 pub mod server;
+pub mod simulate;
 pub mod snapshot;
 pub mod sys;
 pub mod transport;

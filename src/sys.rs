@@ -16,6 +16,19 @@ pub fn borrow(owner: &impl AsRawFd) -> BorrowedFd<'_> {
     unsafe { BorrowedFd::borrow_raw(owner.as_raw_fd()) }
 }
 
+/// Random bits of the kernel's (getrandom(2)), for hashing what strangers send.
+pub fn random_secret() -> io::Result<[u64; 2]> {
+    let mut secret = [0u64; 2];
+    let len = size_of_val(&secret);
+    // SAFETY: `secret` is writable for `len` bytes, and any bits are a value of it.
+    let got = unsafe { libc::getrandom(secret.as_mut_ptr().cast(), len, 0) };
+    if got == len as isize {
+        Ok(secret)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// A non-blocking, close-on-exec eventfd with count 0.
 pub fn eventfd() -> io::Result<OwnedFd> {
     // SAFETY: no pointers; a non-negative result is a new descriptor that nobody else owns.

@@ -20,13 +20,14 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-const COMMANDS: [&str; 8] = [
+const COMMANDS: [&str; 9] = [
     "run",
     "check",
     "demo",
     "backend",
     "experiment",
     "health",
+    "simulate",
     "completions",
     "man",
 ];

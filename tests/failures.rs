@@ -106,6 +106,14 @@ fn a_refused_connect_is_502(driver: Driver) {
     assert_own(&client.response("POST"), 502, "connect_refused");
 }
 
+/// In front of one backend, without retries: what a single attempt comes to.
+fn once(driver: Driver, backend: &Backend) -> Weir {
+    Weir::on(driver)
+        .backend(backend)
+        .set("retry.max_retries", 0)
+        .start()
+}
+
 fn a_reset_before_the_head_is_502(driver: Driver) {
     let backend = Backend::new(|conn| {
         conn.read_request()?;
@@ -117,7 +125,7 @@ fn a_reset_before_the_head_is_502(driver: Driver) {
 
 fn a_close_before_the_head_is_502(driver: Driver) {
     let backend = Backend::sending_then_close("");
-    let weir = Weir::before(driver, &backend);
+    let weir = once(driver, &backend);
     let mut client = weir.client();
     assert_own(&client.get("/"), 502, "backend_reset");
     assert_own(&client.get("/"), 502, "backend_reset");
@@ -127,7 +135,7 @@ fn a_close_before_the_head_is_502(driver: Driver) {
 fn half_a_head_is_502(driver: Driver) {
     for half in ["H", "HTTP/1.1 200 OK", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n"] {
         let backend = Backend::sending_then_close(half);
-        let weir = Weir::before(driver, &backend);
+        let weir = once(driver, &backend);
         let response = weir.client().get("/");
         assert_eq!(response.status(), 502, "{half}");
         assert!(
@@ -336,7 +344,7 @@ fn a_fresh_connection_that_dies_is_not_tried_again(driver: Driver) {
         conn.read_head()?;
         Ok(())
     });
-    let weir = Weir::before(driver, &backend);
+    let weir = once(driver, &backend);
     assert_own(&weir.client().get("/"), 502, "backend_reset");
     assert_eq!(backend.connections(), 1);
 }
@@ -348,7 +356,7 @@ fn an_answer_that_began_is_not_tried_again(driver: Driver) {
         conn.read_request()?;
         conn.try_send("HTTP/1.1 200 OK\r\nX-Ha")
     });
-    let weir = Weir::before(driver, &backend);
+    let weir = once(driver, &backend);
     let mut client = weir.client();
     assert_eq!(client.get("/").body, b"first");
     assert_eq!(client.get("/").status(), 502);

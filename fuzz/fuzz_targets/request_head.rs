@@ -26,6 +26,7 @@ fuzz_target!(|bytes: &[u8]| {
         },
         forwarded: ForwardedMode::Off,
         client: None,
+        trusted: false,
         scheme: "http",
         via: false,
     };

@@ -35,6 +35,9 @@ METRIC_UNITS = {
     "futex_calls": "futex calls per request",
 }
 
+# A difference of a few per cent takes more.
+VARIANT_PAIRS = 15
+
 # Memory hardly varies from start to start: three starts are enough to judge it.
 MEMORY_STARTS = 3
 
@@ -115,3 +118,9 @@ def judge(bar, runs, subject):
     else:
         word = "FAIL"
     return Verdict(bar, found, word, final=found.count >= bar.min_pairs)
+
+
+def judge_variants(record):
+    """The verdict on weir against itself: `perf/resilience`."""
+    bar = Bar(record["scenario"], "cpu_us", record["limit"], peer=record["base"], min_pairs=VARIANT_PAIRS)
+    return judge(bar, record["runs"], record["subject"])

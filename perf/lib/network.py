@@ -16,12 +16,15 @@ SETTING = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 def enter(congestion):
     """Moves this process, and what it starts from now on, to a network namespace with that congestion control.
 
-    "host", or a process that may not, stays where it is."""
+    "host", or a process that may not, stays where it is; what is in force is in the record."""
     if congestion != "host" and os.geteuid() == 0:
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.unshare(CLONE_NEWNET) == 0:
             subprocess.run(["ip", "link", "set", "lo", "up"], check=True, timeout=10)
-            SETTING.write_text(congestion)
+            try:
+                SETTING.write_text(congestion)
+            except PermissionError:
+                print(f"note: this process may not choose {congestion}; {SETTING.read_text().strip()} stays", flush=True)
 
 
 def congestion():

@@ -151,7 +151,7 @@ def load_results(path=RESULTS_JSON):
     return json.loads(Path(path).read_text()) if Path(path).exists() else {"machine": None, "scenarios": {}}
 
 
-def merge(results, machine, scenarios=None, instructions=None):
+def merge(results, machine, scenarios=None, instructions=None, variants=None):
     """Adds new records to the recorded ones; records of another machine are dropped, for they compare with nothing."""
     if results.get("machine") != machine:
         results = {"machine": machine, "scenarios": {}}
@@ -159,6 +159,9 @@ def merge(results, machine, scenarios=None, instructions=None):
     if instructions:
         results.setdefault("instructions", {})
         results["instructions"] |= instructions
+    if variants:
+        results.setdefault("variants", {})
+        results["variants"] |= variants
     return results
 
 
@@ -176,8 +179,8 @@ def save(results):
 def markdown(results):
     """RESULTS.md."""
     parts = [
-        "# Results\n\nWritten by `perf/compare --write` and `perf/instructions --write`; the runs behind it are in "
-        "`results.json`, what the figures mean in `README.md`. Figures are medians with (lower–upper quartile).",
+        "# Results\n\nWritten by `perf/compare`, `perf/instructions` and `perf/resilience` with `--write`; the runs behind "
+        "it are in `results.json`, what the figures mean in `README.md`. Figures are medians with (lower–upper quartile).",
         "## Machine",
         "\n".join(f"- {name}: {value}" for name, value in results["machine"].items()),
         "## Bars",
@@ -196,6 +199,9 @@ def markdown(results):
         )
     if results.get("instructions"):
         parts += ["## Instructions per exchange", instructions_table(results["instructions"])]
+    if results.get("variants"):
+        parts.append("## Variants of weir")
+        parts += [variants_text(name, record) for name, record in results["variants"].items()]
     return "\n\n".join(parts) + "\n"
 
 
@@ -206,3 +212,38 @@ def instructions_table(instructions):
         for target, found in instructions.items()
     ]
     return table(["", "instructions", "version", "date", "commit", "command"], rows)
+
+
+def variants_text(name, record, level="###"):
+    """What one comparison of weir with itself found: `perf/resilience`."""
+    subject, base = record["subject"], record["base"]
+    rows = []
+    for variant in (base, subject):
+        valid = [run for run in record["runs"] if run["target"] == variant and not run["failures"]]
+        counted = record["instructions"].get(variant)
+        cells = [figure(quartiles([run.get(key) for run in valid]), digits) for _, key, digits in SPEED_COLUMNS]
+        all_of = sum(run["target"] == variant for run in record["runs"])
+        rows.append([variant, *cells, f"{counted:,}" if counted else "—", f"{len(valid)}/{all_of}"])
+    head = ["", *(title for title, _, _ in SPEED_COLUMNS), "instructions/request", "valid runs"]
+    verdict = bars.judge_variants(record)
+    instructions = ""
+    if all(record["instructions"].get(variant) for variant in (base, subject)):
+        more = record["instructions"][subject] / record["instructions"][base]
+        instructions = f" User-space instructions: {more:.3f} times."
+    settings = "\n".join(
+        f"- {variant}: " + ", ".join(f"`{setting}`" for setting in record["settings"][variant])
+        for variant in (base, subject)
+    )
+    return "\n\n".join(
+        [
+            f"{level} {record['title']} (`{name}`)",
+            table(head, rows),
+            f"CPU per request, {subject} ÷ {base}, of the same round: {figure(verdict.found, 4)} of "
+            f"{verdict.found.count if verdict.found else 0} pairs; the bar is ≤ {record['limit']:g}: **{verdict.text()}**."
+            + instructions,
+            settings,
+            "\n".join(f"- {note}" for note in failures(record)) or "No request failed.",
+            f"{record['date']}, commit {record['commit']}, `{record['command']}`; window {record['window_s']:g} s; TCP "
+            f"congestion control {record['congestion']}. {record['version']}.",
+        ]
+    )

@@ -98,8 +98,9 @@ class Weir(Target):
     name = "weir"
     wraps = True
 
-    def __init__(self, path=None, settings=()):
-        """`settings` are `section.key=value` for `--set`, on top of the configuration."""
+    def __init__(self, path=None, settings=(), name="weir"):
+        """`settings` are `section.key=value` for `--set`, on top of the configuration; `name` tells variants apart."""
+        self.name = name
         self._path = Path(path).resolve() if path else DEFAULT_WEIR
         self._settings = settings
 

@@ -7,7 +7,7 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.bars import BARS, METRIC_UNITS, Bar, judge, ratios
+from lib.bars import BARS, METRIC_UNITS, VARIANT_PAIRS, Bar, judge, judge_variants, ratios
 from lib.scenarios import SCENARIOS
 from lib.targets import all_targets
 
@@ -62,6 +62,20 @@ class JudgeTest(unittest.TestCase):
     def test_pairs_are_of_the_same_round(self):
         both = runs("weir", [5, 9]) + runs("haproxy", [10, 9])
         self.assertEqual(ratios(both, SCENARIO, "cpu_us", "weir", "haproxy"), [0.5, 1.0])
+
+
+class VariantsTest(unittest.TestCase):
+    def verdict(self, on, pairs=VARIANT_PAIRS):
+        both = runs("off", [10.0] * pairs) + runs("on", [on] * pairs)
+        return judge_variants({"scenario": SCENARIO, "base": "off", "subject": "on", "limit": 1.03, "runs": both})
+
+    def test_within_and_past_the_bar(self):
+        self.assertEqual((self.verdict(10.2).text(), self.verdict(10.2).failed), ("PASS", False))
+        self.assertEqual((self.verdict(10.4).text(), self.verdict(10.4).failed), ("FAIL", True))
+
+    def test_fewer_pairs_never_fail_for_good(self):
+        verdict = self.verdict(10.4, pairs=VARIANT_PAIRS - 1)
+        self.assertEqual((verdict.text(), verdict.failed), ("(FAIL)", False))
 
 
 class TableTest(unittest.TestCase):

@@ -4,7 +4,7 @@
 //! is a candidate the whole time is found.
 
 use super::liveness::Candidates;
-use super::pick::Member;
+use super::pick::{Member, Pick};
 
 /// Draws by position that may hit somebody who is no candidate, before all candidates are looked at.
 const TRIES: usize = 6;
@@ -138,10 +138,10 @@ fn uniform_exact(
     except: Option<usize>,
     random: &mut fastrand::Rng,
 ) -> Option<usize> {
-    let mut lightest = Lightest::default();
+    let mut lightest = Lightest::new(0);
     each(candidates, |at| {
         if Some(at) != except {
-            lightest.offer(at, 0.0, random);
+            lightest.offer(at, 0, random);
         }
     });
     lightest.index()
@@ -184,10 +184,37 @@ pub fn each(candidates: &Candidates<'_>, mut visit: impl FnMut(usize)) {
     }
 }
 
-/// Calls `visit` with up to `limit` candidates, beginning at the position `start` and going on at 0 after the last.
+/// Calls `visit` with every candidate in order, and with its position.
 #[inline]
-pub fn window(candidates: &Candidates<'_>, start: usize, limit: usize, mut visit: impl FnMut(usize)) {
-    let words = candidates.words();
+pub fn each_member(pick: &Pick<'_>, mut visit: impl FnMut(usize, &Member)) {
+    for (word, members) in pick.members.chunks(64).enumerate() {
+        let bits = pick.candidates.word(word);
+        if bits.count_ones() as usize == members.len() {
+            // Everybody, which is the rule.
+            for (bit, member) in members.iter().enumerate() {
+                visit(word * 64 + bit, member);
+            }
+            continue;
+        }
+        let mut bits = bits;
+        while bits != 0 {
+            let bit = bits.trailing_zeros() as usize;
+            if let Some(member) = members.get(bit) {
+                visit(word * 64 + bit, member);
+            }
+            bits &= bits - 1;
+        }
+    }
+}
+
+/// Calls `visit` with up to `limit` candidates, beginning at the position `start` and going on at 0 after the last. In a
+/// pool of no more than `limit` these are all, whatever `start`.
+#[inline]
+pub fn window(pick: &Pick<'_>, start: usize, limit: usize, mut visit: impl FnMut(usize, &Member)) {
+    if pick.members.len() <= limit {
+        return each_member(pick, visit);
+    }
+    let words = pick.candidates.words();
     let (first, below) = (start / 64, (1u64 << (start % 64)) - 1);
     let mut left = limit;
     for step in 0..=words {
@@ -196,7 +223,7 @@ pub fn window(candidates: &Candidates<'_>, start: usize, limit: usize, mut visit
         } else {
             first + step - words
         };
-        let mut bits = candidates.word(at);
+        let mut bits = pick.candidates.word(at);
         if step == 0 {
             bits &= !below;
         } else if step == words {
@@ -207,7 +234,10 @@ pub fn window(candidates: &Candidates<'_>, start: usize, limit: usize, mut visit
                 return;
             }
             left -= 1;
-            visit(at * 64 + bits.trailing_zeros() as usize);
+            let index = at * 64 + bits.trailing_zeros() as usize;
+            if let Some(member) = pick.members.get(index) {
+                visit(index, member);
+            }
             bits &= bits - 1;
         }
     }
@@ -215,28 +245,31 @@ pub fn window(candidates: &Candidates<'_>, start: usize, limit: usize, mut visit
 
 /// Finds the least of what it is offered; of equals each with the same probability.
 #[derive(Debug)]
-pub struct Lightest {
+pub struct Lightest<T> {
     index: usize,
-    load: f32,
-    /// Offers as light as the lightest, and which one of those to come replaces it.
-    equals: usize,
-    next: usize,
+    load: T,
+    /// Offers as light as the lightest, and which one of them may be the next to replace it.
+    equals: u32,
+    next: u32,
 }
 
-impl Default for Lightest {
-    fn default() -> Self {
+/// Of so many equals each is drawn for by itself.
+const FEW: u32 = 16;
+
+impl<T: PartialOrd + Copy> Lightest<T> {
+    /// Nothing offered is more than `most`.
+    #[inline]
+    pub fn new(most: T) -> Self {
         Lightest {
             index: 0,
-            load: f32::INFINITY,
+            load: most,
             equals: 0,
             next: 1,
         }
     }
-}
 
-impl Lightest {
     #[inline]
-    pub fn offer(&mut self, index: usize, load: f32, random: &mut fastrand::Rng) {
+    pub fn offer(&mut self, index: usize, load: T, random: &mut fastrand::Rng) {
         if load > self.load {
             return;
         }
@@ -246,12 +279,22 @@ impl Lightest {
             self.next = 1;
         }
         self.equals += 1;
-        if self.equals >= self.next {
+        if self.equals < self.next {
+            return;
+        }
+        let draw = random.u64(..);
+        if self.equals <= FEW {
+            // The k-th replaces the one before with probability 1 / k, without a branch that could be mispredicted.
+            let replaces = scale(draw >> 32, self.equals as usize) == 0;
+            self.index = if replaces { index } else { self.index };
+            self.next = self.equals + 1;
+        } else {
             self.index = index;
-            // A reservoir of one, asked for the next replacement rather than at every offer: after the k-th offer the
-            // chosen one outlives the m-th with probability k / m.
-            let survives = self.equals as f32 / (1.0 - random.f32());
-            self.next = (survives as usize).saturating_add(1);
+        }
+        if self.equals >= FEW {
+            // The same, but drawn is which one replaces it: what was chosen at the k-th outlives the m-th with k / m.
+            let uniform = (draw as u32 as f32 + 1.0) * (1.0 / 4_294_967_296.0);
+            self.next = ((self.equals as f32 / uniform) as u32).saturating_add(1);
         }
     }
 
@@ -265,7 +308,7 @@ impl Lightest {
 #[cfg(test)]
 mod tests {
     use super::super::liveness::Bitmap;
-    use super::super::testing::{chi_square, members};
+    use super::super::testing::{Bench, chi_square, members};
     use super::*;
 
     #[test]
@@ -310,7 +353,7 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(7);
         let mut counts = vec![0; 40];
         for _ in 0..200_000 {
-            let mut lightest = Lightest::default();
+            let mut lightest = Lightest::new(f32::MAX);
             for at in 0..40 {
                 lightest.offer(at, if at % 2 == 0 { 1.0 } else { 2.0 + at as f32 }, &mut random);
             }
@@ -318,28 +361,33 @@ mod tests {
         }
         let expected: Vec<f64> = (0..40).map(|at| f64::from(u8::from(at % 2 == 0))).collect();
         chi_square(&counts, &expected);
-        assert_eq!(Lightest::default().index(), None);
+        assert_eq!(Lightest::new(0).index(), None);
     }
 
     #[test]
     fn a_window_wraps_and_sees_nobody_twice() {
-        let eligible = Bitmap::new(200, true);
-        eligible.set(7, false);
-        let candidates = Candidates::new(&eligible, &[]);
-        for start in [0, 1, 63, 64, 150, 199] {
+        let mut bench = Bench::new(&[1; 200]);
+        bench.eligible.set(7, false);
+        let mut seen = |start, limit| {
             let mut seen = Vec::new();
-            window(&candidates, start, 500, |at| seen.push(at));
+            bench.pick(|pick, _| {
+                window(pick, start, limit, |at, _| seen.push(at));
+                None
+            });
+            seen
+        };
+        for start in [0, 1, 63, 64, 150, 199] {
             let expected: Vec<usize> = (0..200)
                 .map(|step| (start + step) % 200)
                 .filter(|&at| at != 7)
                 .collect();
-            assert_eq!(seen, expected);
-            let mut seen = Vec::new();
-            window(&candidates, start, 3, |at| seen.push(at));
-            assert_eq!(seen, expected[..3]);
+            assert_eq!(seen(start, 199), expected);
+            assert_eq!(seen(start, 3), expected[..3]);
         }
-        window(&Candidates::new(&Bitmap::new(0, true), &[]), 0, 5, |_| {
-            panic!("nobody is there")
+        assert_eq!(seen(9, 200).len(), 199);
+        Bench::new(&[]).pick(|pick, _| {
+            window(pick, 0, 5, |_, _| panic!("nobody is there"));
+            None
         });
     }
 }

@@ -99,7 +99,15 @@ impl Latency {
                     (least, FALL)
                 };
                 let gap = age(word, now) as f32;
-                average + (toward - average) * share.max(gap / (gap + GAP_MS)).max(1.0 / (count + 1) as f32)
+                let mut share = share;
+                // Hot backends pay no division.
+                if gap > GAP_MS * FALL {
+                    share = share.max(gap / (gap + GAP_MS));
+                }
+                if count < COUNT {
+                    share = share.max(1.0 / (count + 1) as f32);
+                }
+                average + (toward - average) * share
             };
             let pair = next.to_bits() & !COUNT | (count + 1).min(COUNT);
             let new = u64::from(pair) << 32 | now.0 & 0xffff_ffff;

@@ -4,7 +4,7 @@
 //! backend. Of equals one is drawn, not the first, or a quiet pool would send everything there. While the lightest is idle,
 //! all that are idle share by weight.
 
-use super::draw::{Lightest, Weights, by_weight, each};
+use super::draw::{Lightest, Weights, by_weight, each_member};
 use super::pick::{Local, Member, Pick};
 
 #[derive(Debug)]
@@ -22,12 +22,19 @@ impl LeastConn {
     /// The candidate with the least load.
     #[inline]
     pub fn pick(&self, pick: &Pick<'_>, local: &mut Local) -> Option<usize> {
-        let mut lightest = Lightest::default();
-        each(&pick.candidates, |at| {
-            lightest.offer(at, pick.load(at), &mut local.random);
+        if self.equal && pick.slow_start.is_none() {
+            let mut lightest = Lightest::new(u32::MAX);
+            each_member(pick, |at, member| {
+                lightest.offer(at, member.shared.in_flight(), &mut local.random);
+            });
+            return lightest.index();
+        }
+        let mut lightest = Lightest::new(f32::INFINITY);
+        each_member(pick, |at, member| {
+            lightest.offer(at, pick.load_of(member), &mut local.random);
         });
         let index = lightest.index()?;
-        if (self.equal && pick.slow_start.is_none()) || pick.in_flight(index) > 0 {
+        if pick.in_flight(index) > 0 {
             return Some(index);
         }
         by_weight(&pick.candidates, &mut local.random, |at| {

@@ -17,8 +17,8 @@
 use std::time::Duration;
 
 use super::draw::{Lightest, Weights, window};
-use super::latency::Reading;
 use super::pick::{Local, Member, Pick};
+use crate::clock::Millis;
 
 /// Candidates that one pick compares.
 const WINDOW: usize = 64;
@@ -65,8 +65,8 @@ impl Band {
 
     /// What a load counts more for the sake of a response time.
     #[inline]
-    pub fn factor(self, reading: Option<Reading>, in_flight: u32) -> f32 {
-        match reading {
+    pub fn factor_of(self, member: &Member, now: Millis) -> f32 {
+        match member.shared.latency().reading(now) {
             Some(reading) if reading.settled => {
                 if reading.average <= self.end {
                     1.0
@@ -74,38 +74,80 @@ impl Band {
                     (reading.average / self.best).powi(2)
                 }
             }
-            _ if in_flight < MAX_UNKNOWN => 1.0,
+            _ if member.shared.in_flight() < MAX_UNKNOWN => 1.0,
             _ => LAST,
         }
     }
 }
 
-/// Whether this pick goes to whoever has not been asked for longest.
-#[inline]
-pub(super) fn is_trickle(random: u64) -> bool {
-    random % TRICKLE == 0
+/// One look at all that a pick compares.
+#[derive(Debug)]
+pub(super) struct Survey {
+    /// The least and the greatest average that can be relied on.
+    pub best: f32,
+    worst: f32,
+    /// Whether somebody without such an average has as many in flight as it may.
+    crowded: bool,
+    /// By what is in flight over weight alone.
+    pub lightest: Lightest<f32>,
 }
 
-/// Finds who has not been asked for longest, among those that have nothing in flight.
-#[derive(Debug, Default)]
-pub(super) struct Forgotten(Option<(usize, Duration)>);
-
-impl Forgotten {
+impl Survey {
     #[inline]
-    pub fn offer(&mut self, index: usize, pick: &Pick<'_>) {
-        let Some(member) = pick.members.get(index) else {
-            return;
-        };
-        let since = pick.now - member.shared.asked();
-        let longest = self.0.map_or(ASKED_LATELY, |(_, longest)| longest);
-        if since > longest && member.shared.in_flight() == 0 {
-            self.0 = Some((index, since));
+    pub fn new() -> Self {
+        Survey {
+            best: f32::INFINITY,
+            worst: 0.0,
+            crowded: false,
+            lightest: Lightest::new(f32::INFINITY),
         }
     }
 
     #[inline]
-    pub fn index(self) -> Option<usize> {
-        self.0.map(|(index, _)| index)
+    pub fn see(&mut self, index: usize, load: f32, member: &Member, now: Millis, random: &mut fastrand::Rng) {
+        match member.shared.latency().reading(now) {
+            Some(reading) if reading.settled => {
+                self.best = self.best.min(reading.average);
+                self.worst = self.worst.max(reading.average);
+            }
+            _ => self.crowded |= member.shared.in_flight() >= MAX_UNKNOWN,
+        }
+        self.lightest.offer(index, load, random);
+    }
+
+    /// Whether nothing but what is in flight tells them apart: the lightest is the choice.
+    #[inline]
+    pub fn all_equal(&self, band: Band) -> bool {
+        !self.crowded && self.worst <= band.end
+    }
+}
+
+/// Whether this pick goes to whoever has not been asked for longest. A retry has had its bad luck already.
+#[inline]
+pub(super) fn is_trickle(random: u64, pick: &Pick<'_>) -> bool {
+    random.is_multiple_of(TRICKLE) && !pick.candidates.is_retry()
+}
+
+/// Who has not been asked for longest, if this pick goes there and somebody was not asked lately.
+#[cold]
+pub(super) fn forgotten(pick: &Pick<'_>, start: usize, limit: usize) -> Option<usize> {
+    let (mut index, mut longest) = (None, ASKED_LATELY);
+    window(pick, start, limit, |at, member| {
+        let since = pick.now - member.shared.asked();
+        if since > longest && member.shared.in_flight() == 0 {
+            (index, longest) = (Some(at), since);
+        }
+    });
+    index
+}
+
+/// Where a window of so many begins, at random; 0 in a pool that it covers.
+#[inline]
+pub(super) fn start(pick: &Pick<'_>, limit: usize, random: &mut fastrand::Rng) -> usize {
+    if pick.members.len() <= limit {
+        0
+    } else {
+        random.usize(..pick.members.len())
     }
 }
 
@@ -125,68 +167,59 @@ impl LeastResponse {
     #[inline]
     pub fn pick(&self, pick: &Pick<'_>, local: &mut Local) -> Option<usize> {
         let random = local.random.u64(..);
-        let start = if pick.members.len() <= WINDOW {
-            0
-        } else {
-            local.random.usize(..pick.members.len())
-        };
-        let reading = |at: usize| {
-            pick.members
-                .get(at)
-                .and_then(|member| member.shared.latency().reading(pick.now))
-        };
-        let mut best = f32::INFINITY;
-        window(&pick.candidates, start, WINDOW, |at| {
-            if let Some(reading) = reading(at).filter(|reading| reading.settled) {
-                best = best.min(reading.average);
-            }
-        });
-        // A retry has had its bad luck already.
-        if is_trickle(random) && !pick.candidates.is_retry() {
-            let mut forgotten = Forgotten::default();
-            window(&pick.candidates, start, WINDOW, |at| forgotten.offer(at, pick));
-            if forgotten.0.is_some() {
-                return forgotten.index();
+        let start = start(pick, WINDOW, &mut local.random);
+        if is_trickle(random, pick) {
+            let forgotten = forgotten(pick, start, WINDOW);
+            if forgotten.is_some() {
+                return forgotten;
             }
         }
-        let band = Band::new(best, random);
-        let mut lightest = Lightest::default();
-        window(&pick.candidates, start, WINDOW, |at| {
-            let load = pick.load(at) * band.factor(reading(at), pick.in_flight(at));
-            lightest.offer(at, load, &mut local.random);
+        let mut survey = Survey::new();
+        window(pick, start, WINDOW, |at, member| {
+            survey.see(at, pick.load_of(member), member, pick.now, &mut local.random);
         });
-        let index = lightest.index()?;
+        let band = Band::new(survey.best, random);
+        let index = if survey.all_equal(band) {
+            survey.lightest.index()?
+        } else {
+            let fast = light_and_fast(pick, band, start, &mut local.random);
+            fast.or(survey.lightest.index())?
+        };
         if (self.equal && pick.slow_start.is_none()) || pick.in_flight(index) > 0 {
             return Some(index);
         }
-        Some(self.idle_by_weight(pick, band, start, local).unwrap_or(index))
+        idle_by_weight(pick, band, start, &mut local.random).or(Some(index))
     }
+}
 
-    /// Of those within the band that are idle, one by weight.
-    fn idle_by_weight(&self, pick: &Pick<'_>, band: Band, start: usize, local: &mut Local) -> Option<usize> {
-        let mut lightest = Lightest::default();
-        window(&pick.candidates, start, WINDOW, |at| {
-            let Some(member) = pick.members.get(at) else {
-                return;
-            };
-            let weight = pick.weight(at);
-            let in_flight = member.shared.in_flight();
-            let equal = band.factor(member.shared.latency().reading(pick.now), in_flight) <= 1.0;
-            if in_flight == 0 && equal && weight > 0.0 {
-                // The least of exponential draws at these rates is each with probability in proportion to its weight.
-                let draw = -(1.0 - local.random.f32()).ln() / weight;
-                lightest.offer(at, draw, &mut local.random);
-            }
-        });
-        lightest.index()
-    }
+/// The one with the least load, latencies beyond the band counted.
+fn light_and_fast(pick: &Pick<'_>, band: Band, start: usize, random: &mut fastrand::Rng) -> Option<usize> {
+    let mut lightest = Lightest::new(f32::INFINITY);
+    window(pick, start, WINDOW, |at, member| {
+        let load = pick.load_of(member) * band.factor_of(member, pick.now);
+        lightest.offer(at, load, random);
+    });
+    lightest.index()
+}
+
+/// Of those within the band that are idle, one by weight.
+fn idle_by_weight(pick: &Pick<'_>, band: Band, start: usize, random: &mut fastrand::Rng) -> Option<usize> {
+    let mut lightest = Lightest::new(f32::INFINITY);
+    window(pick, start, WINDOW, |at, member| {
+        let weight = f32::from(member.weight) * pick.ramp_of(member);
+        if member.shared.in_flight() == 0 && band.factor_of(member, pick.now) <= 1.0 && weight > 0.0 {
+            // The least of exponential draws at these rates is each with probability in proportion to its weight.
+            let draw = -(1.0 - random.f32()).ln() / weight;
+            lightest.offer(at, draw, random);
+        }
+    });
+    lightest.index()
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::testing::{Bench, chi_square};
     use super::*;
-    use crate::clock::Millis;
 
     /// Sequential requests in virtual time: each begins when the one before has ended.
     fn sequential(

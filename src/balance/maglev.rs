@@ -1,7 +1,7 @@
 //! Maglev (Eisenbud et al., NSDI 2016): consistent hashing by one look into a table.
 //!
 //! As `consistent_hash`, but the shares are exact to a slot in 65,537, and a pick costs less. The price: when a backend is
-//! taken out of the configuration, some keys of others move as well (about one in a hundred, of ten backends). When one
+//! taken out of the configuration, some keys of others move as well (about one in 400, of ten backends). When one
 //! only goes down, its own keys move and no others, as the table stays and they try other slots. Keys, `max_load` and
 //! requests without a key are as under `consistent_hash`.
 //!

@@ -427,6 +427,13 @@ mod tests {
         assert_eq!(judge_success_rate(&pool, 100), [1]);
     }
 
+    #[test]
+    fn who_is_worse_in_a_pool_of_many_kinds_is_none() {
+        // Ten points below the mean of the others, whose rates lie as far apart.
+        let pool = [0, 20_000, 0, 20_000, 20_000].map(|failures| tried(100_000, failures));
+        assert!(judge_success_rate(&pool, 100).is_empty());
+    }
+
     /// All fail alike, by chance: a day of seconds, and nobody is an outlier.
     #[test]
     fn chance_ejects_nobody() {
@@ -631,5 +638,28 @@ mod tests {
             }
         }
         assert_eq!(hang, [1]);
+    }
+
+    #[test]
+    fn answers_of_who_is_no_longer_looked_at_are_no_answers() {
+        let mut watch = SilenceWatch::default();
+        for turn in 0..20 {
+            let now = turn * 50;
+            let look = |answered, answers| {
+                Some(Seen {
+                    waiting: 8,
+                    answered: Millis(answered),
+                    answers,
+                })
+            };
+            // Of the others only one is left, and answers four times in all.
+            let first = if turn < 2 { look(now, 1_000) } else { None };
+            let hang = watch.look(
+                &[first, look(0, 7), look(now, turn / 5)],
+                Duration::ZERO,
+                Millis(now),
+            );
+            assert!(hang.is_empty(), "{hang:?} at {now} ms");
+        }
     }
 }

@@ -77,19 +77,10 @@ mod tests {
         busy.iter().for_each(|&at| bench.begin(at, 1));
         let counts = bench.counts(70_000, |pick, local| p2c.pick(pick, local));
         // A busy one is chosen when both are: 35 × 34 of 70 × 69 pairs.
-        let both = 34.0 / (2.0 * 69.0);
+        let both = 35.0 * 34.0 / (70.0 * 69.0);
         let expected: Vec<f64> = (0..70)
-            .map(|at| {
-                if busy.contains(&at) {
-                    both / 35.0
-                } else {
-                    (1.0 - both / 1.0) / 35.0
-                }
-            })
-            .map(|share| share * 1.0)
+            .map(|at| if busy.contains(&at) { both } else { 1.0 - both })
             .collect();
-        let scale: f64 = expected.iter().sum();
-        let expected: Vec<f64> = expected.iter().map(|share| share / scale).collect();
         chi_square(&counts, &expected);
     }
 

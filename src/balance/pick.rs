@@ -38,6 +38,12 @@ impl Member {
         }
     }
 
+    /// [`Pick::load`] as if it was not ramping up.
+    #[inline]
+    pub fn load(&self) -> f32 {
+        (self.shared.in_flight() + 1) as f32 * self.inverse_weight
+    }
+
     pub fn in_tier(mut self, priority: u16, backup: bool) -> Self {
         self.priority = priority;
         self.backup = backup;
@@ -61,14 +67,16 @@ impl Pick<'_> {
     /// The share of its weight that a backend has now: 1 unless it is ramping up.
     #[inline]
     pub fn ramp(&self, index: usize) -> f32 {
+        self.members.get(index).map_or(1.0, |member| self.ramp_of(member))
+    }
+
+    /// [`Pick::ramp`] of a member.
+    #[inline]
+    pub fn ramp_of(&self, member: &Member) -> f32 {
         let Some(length) = self.slow_start else {
             return 1.0;
         };
-        match self
-            .members
-            .get(index)
-            .and_then(|member| member.shared.ramp_from())
-        {
+        match member.shared.ramp_from() {
             None => 1.0,
             Some(from) => {
                 let share = (self.now - from).as_secs_f32() / length.as_secs_f32().max(0.001);
@@ -88,27 +96,28 @@ impl Pick<'_> {
     /// A backend's weight as it counts now: less while it ramps up.
     #[inline]
     pub fn weight(&self, index: usize) -> f32 {
-        let weight = self.members.get(index).map_or(0, |member| member.weight);
-        f32::from(weight) * self.ramp(index)
+        self.members
+            .get(index)
+            .map_or(0.0, |member| f32::from(member.weight) * self.ramp_of(member))
     }
 
     /// What one attempt more would make of a backend's attempts in flight over its weight.
     #[inline]
     pub fn load(&self, index: usize) -> f32 {
-        let load = self.bare_load(index);
+        self.members
+            .get(index)
+            .map_or(f32::INFINITY, |member| self.load_of(member))
+    }
+
+    /// [`Pick::load`] of a member.
+    #[inline]
+    pub fn load_of(&self, member: &Member) -> f32 {
+        let load = member.load();
         if self.slow_start.is_none() {
             load
         } else {
-            load / self.ramp(index)
+            load / self.ramp_of(member)
         }
-    }
-
-    /// [`Pick::load`] as if nobody was ramping up.
-    #[inline]
-    pub fn bare_load(&self, index: usize) -> f32 {
-        self.members.get(index).map_or(f32::INFINITY, |member| {
-            (member.shared.in_flight() + 1) as f32 * member.inverse_weight
-        })
     }
 }
 

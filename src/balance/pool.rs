@@ -86,7 +86,7 @@ impl Settings {
     }
 
     /// Whether requests belong to certain backends, so that a trial waits for one of its own.
-    fn hashes(&self) -> bool {
+    pub fn hashes(&self) -> bool {
         matches!(
             self.strategy.kind,
             StrategyKind::ConsistentHash | StrategyKind::Maglev
@@ -372,7 +372,7 @@ impl Pool {
 
     /// The right to an attempt at this backend; none if it is on trial and this is not the request for it.
     #[inline]
-    fn admit(&self, index: usize, ask: &Ask<'_>) -> Option<Choice> {
+    pub fn admit(&self, index: usize, ask: &Ask<'_>) -> Option<Choice> {
         let shared = &self.members.get(index)?.shared;
         if shared.flags() & Flag::OnTrial as u32 == 0 {
             return Some(Choice {

@@ -20,8 +20,7 @@
 use std::time::Duration;
 
 use super::draw::{Lightest, Weights, window};
-use super::latency::Reading;
-use super::least_response::{Band, Forgotten, is_trickle};
+use super::least_response::{Band, Survey, forgotten, is_trickle, start};
 use super::liveness::Candidates;
 use super::pick::{Local, Member, Pick};
 use crate::clock::Millis;
@@ -402,68 +401,52 @@ impl Prequal {
         None
     }
 
+    #[inline]
     fn by_own_counts(&self, pick: &Pick<'_>, local: &mut Local) -> Option<usize> {
         let random = local.random.u64(..);
-        let start = if pick.members.len() <= POOL {
-            0
-        } else {
-            local.random.usize(..pick.members.len())
-        };
-        let mut seen = [Seen::default(); POOL];
-        let mut len = 0;
-        // The three highest loads: the 0.84 quantile of 16 or fewer is one of them.
-        let mut highest = [0.0f32; 3];
-        let mut forgotten = Forgotten::default();
-        window(&pick.candidates, start, POOL, |at| {
-            let (Some(member), Some(slot)) = (pick.members.get(at), seen.get_mut(len)) else {
-                return;
-            };
-            let load = pick.bare_load(at);
-            *slot = Seen {
-                index: at,
-                load,
-                in_flight: member.shared.in_flight(),
-                reading: member.shared.latency().reading(pick.now),
-            };
-            len += 1;
-            let [first, second, third] = highest;
-            highest = [
-                first.max(load),
-                second.max(load.min(first)),
-                third.max(load.min(second)),
-            ];
-            if is_trickle(random) && !pick.candidates.is_retry() {
-                forgotten.offer(at, pick);
+        let start = start(pick, POOL, &mut local.random);
+        if is_trickle(random, pick) {
+            let forgotten = forgotten(pick, start, POOL);
+            if forgotten.is_some() {
+                return forgotten;
             }
+        }
+        let mut survey = Survey::new();
+        window(pick, start, POOL, |at, member| {
+            survey.see(at, member.load(), member, pick.now, &mut local.random);
         });
-        let seen = seen.get(..len)?;
-        if let Some(index) = forgotten.index() {
-            return Some(index);
+        let band = Band::new(survey.best, random);
+        if survey.all_equal(band) {
+            return survey.lightest.index();
         }
-        let above = len - (len * COLD_PERCENT).div_ceil(100);
-        let cold_most = highest.get(above).copied().unwrap_or(f32::INFINITY);
-        let best = seen
-            .iter()
-            .filter(|seen| seen.load <= cold_most)
-            .filter_map(|seen| seen.reading.filter(|reading| reading.settled))
-            .fold(f32::INFINITY, |best, reading| best.min(reading.average));
-        let band = Band::new(best, random);
-        let mut lightest = Lightest::default();
-        for seen in seen.iter().filter(|seen| seen.load <= cold_most) {
-            let factor = band.factor(seen.reading, seen.in_flight);
-            lightest.offer(seen.index, seen.load * factor, &mut local.random);
-        }
-        lightest.index()
+        cold_and_fast(pick, band, start, &mut local.random).or(survey.lightest.index())
     }
 }
 
-/// What weir itself knows of a backend.
-#[derive(Clone, Copy, Debug, Default)]
-struct Seen {
-    index: usize,
-    load: f32,
-    in_flight: u32,
-    reading: Option<Reading>,
+/// Of those that are cold by weir's own counts the one with the least load, latencies beyond the band counted.
+fn cold_and_fast(pick: &Pick<'_>, band: Band, start: usize, random: &mut fastrand::Rng) -> Option<usize> {
+    // The three highest loads: the 0.84 quantile of 16 or fewer is one of them.
+    let (mut highest, mut seen) = ([0.0f32; 3], 0);
+    window(pick, start, POOL, |_, member| {
+        let load = member.load();
+        let [first, second, third] = highest;
+        highest = [
+            first.max(load),
+            second.max(load.min(first)),
+            third.max(load.min(second)),
+        ];
+        seen += 1;
+    });
+    let hot: usize = seen - (seen * COLD_PERCENT).div_ceil(100);
+    let cold_most = highest.get(hot).copied().unwrap_or(f32::INFINITY);
+    let mut lightest = Lightest::new(f32::INFINITY);
+    window(pick, start, POOL, |at, member| {
+        let load = member.load();
+        if load <= cold_most {
+            lightest.offer(at, load * band.factor_of(member, pick.now), random);
+        }
+    });
+    lightest.index()
 }
 
 #[cfg(test)]

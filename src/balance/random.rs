@@ -37,10 +37,10 @@ mod tests {
         let random = Random::new(&bench.members);
         for down in [None, Some(4), Some(0)] {
             bench.all_up();
-            down.map(|at| bench.eligible.set(at, false));
+            down.iter().for_each(|&at| bench.eligible.set(at, false));
             let counts = bench.counts(120_000, |pick, local| random.pick(pick, local));
             let mut expected = weights.map(f64::from);
-            down.map(|at| expected[at] = 0.0);
+            down.iter().for_each(|&at| expected[at] = 0.0);
             chi_square(&counts, &expected);
         }
     }

@@ -15,9 +15,9 @@
 //! the spread of the shares by √7 and costs four steps in an array, which lie side by side in memory. All that holds for
 //! a plain ring still does: what a key does at one backend's points does not depend on any other backend.
 //!
-//! For 10 backends with 100 points each the fullest has 1.05 times the mean (median over 100 sets of names; 1.12 at
-//! worst); a plain ring has 1.14 and up to 1.3, and several probes per key (Appleton and O'Reilly 2015) would cost a search
-//! each.
+//! For 10 backends with 100 points each the fullest has 1.06 times the mean, and 1.13 at worst of 100 sets of names; with
+//! 1,000 points 1.02 and 1.06. On a plain ring of random points it is 1.15, 1.4 at worst. Several probes per key (Appleton
+//! and O'Reilly 2015) would do as well, but cost a search each.
 //!
 //! # Bounds
 //!
@@ -86,15 +86,8 @@ impl Ring {
         };
         let key = mix(key);
         let mut per_weight = None;
-        let mut at = self.first(key);
-        for _ in 0..MAX_STEPS {
-            let Some(&point) = self.points.get(at).or_else(|| {
-                at = 0;
-                self.points.first()
-            }) else {
-                break;
-            };
-            at += 1;
+        let onward = self.points.get(self.first(key)..).unwrap_or_default();
+        for &point in onward.iter().chain(&self.points).take(MAX_STEPS) {
             if fold((point & !OWNER) ^ key) >> (64 - STAY_BITS) != 0 {
                 continue;
             }

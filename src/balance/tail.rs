@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn about_one_of_twenty_is_slower() {
+    fn at_most_one_of_twenty_is_slower_and_not_many_fewer() {
         for seed in 0..20 {
             let mut random = fastrand::Rng::with_seed(seed);
             let mut tail = Tail::new();
@@ -172,7 +172,7 @@ mod tests {
                 tail.record(took);
             }
             assert!(
-                (3_500..=5_300).contains(&slower),
+                (4_000..=4_800).contains(&slower),
                 "{slower} of 100,000, seed {seed}"
             );
         }

@@ -12,6 +12,7 @@ mod health;
 mod pages;
 pub(crate) mod ready_file;
 mod run;
+mod simulate;
 mod values;
 
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ Examples:
   weir run --config weir.toml             the load balancer
   weir run --set server.address=:8000     one value changed
   weir health                             is the weir on this machine ready?
+  weir simulate --scenario kill-one       strategies compared in virtual time
 
 Exit codes:
   0  everything was answered
@@ -79,6 +81,12 @@ pub enum Command {
     ///
     /// Made for container health checks.
     Health(health::HealthArgs),
+    /// Compare strategies in virtual time
+    ///
+    /// The code that chooses backends in `weir run`, with the configuration's breaker, retries and health checks, in a world
+    /// that a scenario describes: arrivals, service times, and what goes wrong. Without --config it runs on weir's defaults
+    /// and as many backends as the scenario says.
+    Simulate(simulate::SimulateArgs),
     /// Print a completion script for a shell
     Completions(pages::CompletionsArgs),
     /// Print the man page, or write those of all commands to a directory
@@ -148,6 +156,7 @@ pub fn dispatch(cli: Cli) -> ExitCode {
         Command::Backend(args) => backend::main(args),
         Command::Experiment(args) => experiment::main(args),
         Command::Health(args) => health::main(args),
+        Command::Simulate(args) => simulate::main(args),
         Command::Completions(args) => pages::completions(&args),
         Command::Man(args) => pages::man(&args),
     }

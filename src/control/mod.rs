@@ -108,11 +108,18 @@ async fn run(config: Config, mut options: Options) -> Result<u8, StartError> {
         }
     };
     resolve::check_source(config.upstream.source_address, &addresses).map_err(StartError::Configuration)?;
+    let sticky = snapshots::sticky_secret(&config).map_err(StartError::Configuration)?;
     let sets = listener::open_all(&config.server, cores.len())?;
     let side = SideListeners::open(&config)?;
     let (internal_listener, internal_name) = admin::internal::bind()?;
-    let maker = snapshots::Maker::new(cores.len(), internal_name.into_bytes());
-    let published = Arc::new(Published::new(maker.make(config, addresses, None)));
+    let secret = sys::random_secret()?;
+    let maker = snapshots::Maker::new(cores.len(), internal_name.into_bytes(), secret);
+    let published = Arc::new(Published::new(maker.make(
+        config,
+        addresses,
+        sticky.as_deref(),
+        None,
+    )));
     let snapshot = published.current();
     let shards: Vec<_> = (0..cores.len())
         .map(|number| Arc::new(Shard::new(number)))
@@ -140,6 +147,7 @@ async fn run(config: Config, mut options: Options) -> Result<u8, StartError> {
         &cores,
         per_worker(sets, cores.len()),
         open_files,
+        secret,
     )?;
     crew.wait_until_ready().await?;
     lifecycle.advance(Stage::Serving);

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::balance::shared::Flag;
 use crate::config::Config;
 use crate::control::resolve::{check_source, resolve_all};
-use crate::control::snapshots::Maker;
+use crate::control::snapshots::{Maker, sticky_secret};
 use crate::snapshot::{Published, Snapshot};
 use crate::upstream::backend::{Address, Backend};
 use crate::upstream::history::Why;
@@ -138,6 +138,7 @@ impl Operator {
             Refusal::Bad(lines.join("\n"))
         })?;
         check_source(config.upstream.source_address, &addresses).map_err(Refusal::Bad)?;
+        let secret = sticky_secret(&config).map_err(Refusal::Bad)?;
         let restart = needs_restart(&self.started_with, &config);
         if !restart.is_empty() {
             tracing::warn!(keys = restart.join(", "), "these changes need a restart");
@@ -155,7 +156,7 @@ impl Operator {
             names(&before),
             config.backends.iter().map(|b| b.name.clone()).collect::<Vec<_>>(),
         );
-        self.publish(config, addresses);
+        self.publish(config, addresses, secret);
         Ok(json!({
             "reloaded": true,
             "backends": new.len(),
@@ -166,7 +167,7 @@ impl Operator {
     }
 
     /// Makes the snapshot of `config`, with what was set at run time, and puts it in force.
-    fn publish(&self, mut config: Config, addresses: Vec<Vec<Address>>) {
+    fn publish(&self, mut config: Config, addresses: Vec<Vec<Address>>, secret: Option<Vec<u8>>) {
         let before = self.published.current();
         let overrides = self.overrides().clone();
         let written = config.clone();
@@ -175,7 +176,9 @@ impl Operator {
                 backend.weight = weight;
             }
         }
-        let snapshot = self.maker.make(config, addresses, Some(&before));
+        let snapshot = self
+            .maker
+            .make(config, addresses, secret.as_deref(), Some(&before));
         for backend in &snapshot.pool.backends {
             apply_mode(backend, overrides.get(&backend.name).and_then(|set| set.mode));
         }
@@ -234,7 +237,8 @@ impl Operator {
                 .iter()
                 .map(|backend| backend.addresses.clone())
                 .collect();
-            self.publish(snapshot.written.clone(), addresses);
+            let secret = sticky_secret(&snapshot.written).map_err(Refusal::Bad)?;
+            self.publish(snapshot.written.clone(), addresses, secret);
         } else {
             apply_mode(&snapshot.pool.backends[index], now.mode);
             snapshot.pool.backends[index].history.note(Why::Operator);

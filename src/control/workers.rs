@@ -3,13 +3,17 @@
 use std::io;
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::config::model::Runtime as RuntimeSettings;
+use crate::limits::Secret;
+use crate::limits::connections::ConnectionTable;
+use crate::limits::queue::QueueShared;
 use crate::metrics::Shard;
-use crate::proxy::context::share;
+use crate::proxy::context::{Common, share};
 use crate::server::driver::{Runtime, climb};
 use crate::server::lifecycle::Lifecycle;
 use crate::server::listener::Listener;
@@ -105,7 +109,7 @@ pub struct Member {
 /// All workers.
 pub struct Crew {
     pub members: Vec<Member>,
-    wakes: Vec<WakeHandle>,
+    common: Arc<Common>,
     messages: mpsc::UnboundedReceiver<Message>,
     running: usize,
 }
@@ -114,7 +118,7 @@ pub struct Crew {
 struct Setup {
     worker: usize,
     core: Option<usize>,
-    published: Arc<Published>,
+    common: Arc<Common>,
     lifecycle: Arc<Lifecycle>,
     shard: Arc<Shard>,
     listeners: Vec<Listener>,
@@ -133,17 +137,33 @@ pub fn start(
     cores: &[Option<usize>],
     listeners: Vec<Vec<Listener>>,
     open_files: u64,
+    secret: Secret,
 ) -> io::Result<Crew> {
     let (sender, messages) = mpsc::unbounded_channel();
     let config = published.current().config.clone();
-    let mut wakes = Vec::with_capacity(cores.len());
-    for (worker, (listeners, shard)) in listeners.into_iter().zip(shards).enumerate() {
-        let (handle, wake) = wake_pair()?;
-        wakes.push(handle);
+    let pairs = cores
+        .iter()
+        .map(|_| wake_pair())
+        .collect::<io::Result<Vec<_>>>()?;
+    let (wakes, receivers): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+    let common = Arc::new(Common {
+        published: published.clone(),
+        queue: QueueShared::new(cores.len(), config.limits.queue),
+        connections: config.limits.max_connections_per_ip.map(|max| {
+            Arc::new(ConnectionTable::new(
+                max,
+                expected_clients(&config, open_files),
+                secret,
+            ))
+        }),
+        wakes: wakes.into(),
+        began: Instant::now(),
+    });
+    for (worker, ((listeners, shard), wake)) in listeners.into_iter().zip(shards).zip(receivers).enumerate() {
         let setup = Setup {
             worker,
             core: cores[worker],
-            published: published.clone(),
+            common: common.clone(),
             lifecycle: lifecycle.clone(),
             shard: shard.clone(),
             listeners,
@@ -172,10 +192,20 @@ pub fn start(
         .collect();
     Ok(Crew {
         members,
-        running: wakes.len(),
-        wakes,
+        running: cores.len(),
+        common,
         messages,
     })
+}
+
+/// Client connections that there may be at once.
+fn expected_clients(config: &Config, open_files: u64) -> usize {
+    let by_descriptors = usize::try_from(open_files).unwrap_or(usize::MAX);
+    config
+        .server
+        .max_connections
+        .unwrap_or(usize::MAX)
+        .min(by_descriptors)
 }
 
 /// What one of `workers` workers may hold of what there is.
@@ -200,7 +230,7 @@ fn work(setup: Setup, messages: &mpsc::UnboundedSender<Message>) -> io::Result<W
     let Setup {
         worker,
         core,
-        published,
+        common,
         lifecycle,
         shard,
         listeners,
@@ -215,7 +245,7 @@ fn work(setup: Setup, messages: &mpsc::UnboundedSender<Message>) -> io::Result<W
         )));
     }
     crate::log::register_worker(worker);
-    let settings = published.current().config.runtime.clone();
+    let settings = common.published.current().config.runtime.clone();
     let mut climbed = climb(settings.driver, |step| {
         Runtime::build(step, settings.ring_entries)
     })?;
@@ -227,7 +257,7 @@ fn work(setup: Setup, messages: &mpsc::UnboundedSender<Message>) -> io::Result<W
     let nonblocking = !climbed.step.is_ring();
     climbed.runtime.block_on(async move {
         let wake = wake.into_stream()?;
-        let state = Worker::new(published, shard, lifecycle, capacity, nonblocking);
+        let state = Worker::new(common, shard, lifecycle, capacity, nonblocking);
         // The control thread outlives the workers.
         state.run(listeners, wake, || drop(messages.send(ready))).await
     })
@@ -260,7 +290,7 @@ impl Crew {
 
     /// Makes every worker look at the life cycle's stage.
     pub fn wake_all(&self) {
-        self.wakes.iter().for_each(WakeHandle::wake);
+        self.common.wakes.iter().for_each(WakeHandle::wake);
     }
 
     /// Workers that have not ended.

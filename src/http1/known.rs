@@ -89,6 +89,12 @@ pub(crate) fn is_x_forwarded_for(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"x-forwarded-for")
 }
 
+/// `X-Forwarded-…` without an underscore in that part.
+pub(crate) fn is_x_forwarded_with_dashes(name: &[u8]) -> bool {
+    name.get(..X_FORWARDED.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(X_FORWARDED))
+}
+
 fn is_x_forwarded(name: &[u8]) -> bool {
     let dashed = |byte: u8| {
         if byte == b'_' {

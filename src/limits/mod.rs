@@ -13,8 +13,10 @@
 pub mod address;
 pub mod admission;
 pub mod connections;
+pub mod cookie;
 pub mod queue;
 pub mod rate;
+pub mod sticky;
 
 use std::net::IpAddr;
 

@@ -8,7 +8,8 @@
 //! * Whoever frees a slot makes an *offer* to the worker whose first waiter has waited longest over all workers, by the
 //!   numbers that waiters draw. An offer to another worker is a count where that worker looks, and a wake of it, at most one
 //!   until it has looked ([`Queue::serve`]).
-//! * If a line has an older waiter by the time the offer is looked at, the offer is forwarded there, once.
+//! * If another line has an older waiter by the time the offer is looked at, the offer goes on to there. It went to where it is
+//!   for somebody who has got another meanwhile, so this ends.
 //! * The waiter that is offered a slot tries to take it, in its own task. Until then the slot is free, but nobody else tries.
 //!
 //! So a waiter can be passed over only by one that drew its number at the same moment on another worker, and then once.
@@ -18,6 +19,7 @@
 //!   on either side: one of them sees the other.
 //! * Who takes a slot without an offer cannot know whether another was freed with it, and makes an offer to the next, unless
 //!   others are under way. Such an offer begets one more when it succeeds.
+//! * A slot that is freed while everybody who waits has an offer already is kept for who joins next.
 //! * A waiter that finds room that it cannot use (a retry has tried that backend) passes the offer on, and from then on no longer
 //!   keeps newcomers from trying, but still is asked first. An offer is passed on [`ASKED_MAX`] times at most.
 //! * [`Queue::sweep`] offers the longest waiting a try, in case room has come about without anybody freeing it (a
@@ -71,6 +73,8 @@ pub struct QueueShared {
     /// Zero: a newcomer may try. See [`WAITER`] and [`OFFER`].
     bar: CachePadded<AtomicU64>,
     next_number: CachePadded<AtomicU64>,
+    /// Slots that were freed while everybody who waited had an offer: for who joins next.
+    spare: CachePadded<AtomicU32>,
     max: AtomicU32,
     /// Offers that nobody who was asked could use.
     lapses: AtomicU64,
@@ -88,37 +92,32 @@ struct Line {
     woken: AtomicBool,
 }
 
-/// How an offer came about, and whether it may still go to another worker.
+/// How an offer came about. One that is *passed* comes from a waiter that could not use it, and stays with the worker it went to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Freed,
     /// Somebody took a slot without an offer: there may be another.
     Found,
-    FreedForwarded,
-    FoundForwarded,
+    FreedPassed,
+    FoundPassed,
 }
 
 impl Kind {
-    const ALL: [Kind; 4] = [
-        Kind::Freed,
-        Kind::Found,
-        Kind::FreedForwarded,
-        Kind::FoundForwarded,
-    ];
+    const ALL: [Kind; 4] = [Kind::Freed, Kind::Found, Kind::FreedPassed, Kind::FoundPassed];
 
-    fn is_forwarded(self) -> bool {
-        matches!(self, Kind::FreedForwarded | Kind::FoundForwarded)
+    fn is_passed(self) -> bool {
+        matches!(self, Kind::FreedPassed | Kind::FoundPassed)
     }
 
     fn is_found(self) -> bool {
-        matches!(self, Kind::Found | Kind::FoundForwarded)
+        matches!(self, Kind::Found | Kind::FoundPassed)
     }
 
-    fn forwarded(self) -> Kind {
+    fn passed(self) -> Kind {
         if self.is_found() {
-            Kind::FoundForwarded
+            Kind::FoundPassed
         } else {
-            Kind::FreedForwarded
+            Kind::FreedPassed
         }
     }
 }
@@ -163,6 +162,7 @@ impl QueueShared {
             total: CachePadded::default(),
             bar: CachePadded::default(),
             next_number: CachePadded::default(),
+            spare: CachePadded::default(),
             max: AtomicU32::new(max),
             lapses: AtomicU64::new(0),
         })
@@ -191,6 +191,18 @@ impl QueueShared {
         self.workers
             .iter()
             .all(|line| line.front.load(Ordering::SeqCst) >= number)
+    }
+
+    /// Whether a newcomer may try at once. Offers that are under way although nobody waits have found somebody gone.
+    fn is_open(&self) -> bool {
+        self.bar.load(Ordering::SeqCst) == 0 || self.total.load(Ordering::SeqCst) == 0
+    }
+
+    fn take_spare(&self) -> bool {
+        let less = |spare: u32| spare.checked_sub(1);
+        self.spare
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less)
+            .is_ok()
     }
 
     fn offers_under_way(&self) -> bool {
@@ -240,10 +252,10 @@ impl Queue {
         mut try_take: impl FnMut() -> Take<T>,
     ) -> Result<T, QueueError> {
         let mut particular = false;
-        if self.shared.bar.load(Ordering::SeqCst) == 0 {
+        if self.shared.is_open() {
             match try_take() {
                 Take::Taken(slot) => return Ok(slot),
-                Take::Full => {}
+                Take::Full => self.shared.spare.store(0, Ordering::SeqCst),
                 Take::Unfit => particular = true,
             }
         }
@@ -266,13 +278,25 @@ impl Queue {
         poll_fn(|cx| self.poll(place.number, &mut try_take, cx)).await
     }
 
+    /// Takes a slot without waiting, if no waiter has a better right to it; else the caller is to [`wait`](Self::wait).
+    #[inline]
+    pub fn try_now<T>(&self, try_take: impl FnOnce() -> Take<T>) -> Option<T> {
+        if !self.shared.is_open() {
+            return None;
+        }
+        match try_take() {
+            Take::Taken(slot) => Some(slot),
+            Take::Full | Take::Unfit => None,
+        }
+    }
+
     /// A slot is free again. To be called after it was given back, by whichever worker did.
     #[inline]
     pub fn notify_freed(&self) {
         // Against the one in `join`: either the waiter is seen here or the slot is seen there.
         fence(Ordering::SeqCst);
         if self.shared.total.load(Ordering::SeqCst) > 0 {
-            self.offer(Kind::Freed);
+            self.offer_freed();
         }
     }
 
@@ -307,7 +331,7 @@ impl Queue {
         let lapsed = self.lapses_seen.replace(lapses) != lapses;
         match self.shared.oldest() {
             // In this worker's line somebody may be able to use what those who were asked could not.
-            Some(_) if lapsed && self.waiting() > 0 => self.make(Kind::FoundForwarded, self.index),
+            Some(_) if lapsed && self.waiting() > 0 => self.make(Kind::FoundPassed, self.index),
             Some((worker, _)) if worker == self.index => self.offer_found(),
             _ => {}
         }
@@ -337,7 +361,11 @@ impl Queue {
         });
         self.publish();
         fence(Ordering::SeqCst);
-        Ok(Place { queue: self, number })
+        let place = Place { queue: self, number };
+        if shared.take_spare() {
+            self.offer_freed();
+        }
+        Ok(place)
     }
 
     fn poll<T>(
@@ -378,7 +406,10 @@ impl Queue {
                 }
                 Poll::Ready(Ok(slot))
             }
-            Take::Full => Poll::Pending,
+            Take::Full => {
+                self.shared.spare.store(0, Ordering::SeqCst);
+                Poll::Pending
+            }
             Take::Unfit => {
                 self.publish();
                 self.mark_particular(number);
@@ -388,18 +419,31 @@ impl Queue {
         }
     }
 
-    /// Makes an offer to whoever has waited longest.
-    fn offer(&self, kind: Kind) {
-        if let Some((worker, _)) = self.shared.oldest() {
-            self.make(kind, worker);
+    /// Offers a slot that was freed to whoever has waited longest without an offer. If all have one, it is for the next to
+    /// come.
+    fn offer_freed(&self) {
+        loop {
+            if let Some((worker, _)) = self.shared.oldest() {
+                return self.make(Kind::Freed, worker);
+            }
+            if self.shared.total.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            self.shared.spare.fetch_add(1, Ordering::SeqCst);
+            // Somebody may have joined in between and not seen it.
+            if self.shared.oldest().is_none() || !self.shared.take_spare() {
+                return;
+            }
         }
     }
 
     /// Offers a slot that is perhaps there. Not while other offers are under way: whoever has one of those is ahead, and must
     /// find its slot.
     fn offer_found(&self) {
-        if !self.shared.offers_under_way() {
-            self.offer(Kind::Found);
+        if !self.shared.offers_under_way()
+            && let Some((worker, _)) = self.shared.oldest()
+        {
+            self.make(Kind::Found, worker);
         }
     }
 
@@ -428,19 +472,19 @@ impl Queue {
     fn receive(&self, kind: Kind) {
         let to = if kind.is_found() && self.shared.bar.load(Ordering::SeqCst) >= 2 * OFFER {
             None
-        } else if kind.is_forwarded() {
+        } else if kind.is_passed() {
             Some(self.index)
         } else {
             self.shared.oldest().map(|(worker, _)| worker)
         };
         match to {
-            Some(worker) if worker != self.index => self.hand(kind.forwarded(), worker),
+            Some(worker) if worker != self.index => self.hand(kind, worker),
             Some(_) if self.grant(None, Offer { kind, asked: 0 }) => {}
             // Whoever it was meant for is gone, or others are ahead of a mere guess.
             _ => {
                 self.shared.bar.fetch_sub(OFFER, Ordering::SeqCst);
-                if kind == Kind::FreedForwarded {
-                    self.offer(Kind::Freed);
+                if !kind.is_found() {
+                    self.offer_freed();
                 }
             }
         }
@@ -483,15 +527,11 @@ impl Queue {
                     let head = line.head.load(Ordering::SeqCst);
                     (worker != self.index && head != NOBODY && head > number).then_some((head, worker))
                 });
-            let elsewhere = if kind.is_forwarded() {
-                None
-            } else {
-                elsewhere.min()
-            };
+            let elsewhere = if kind.is_passed() { None } else { elsewhere.min() };
             self.shared.bar.fetch_add(OFFER, Ordering::SeqCst);
             match (next_here, elsewhere) {
                 (here, Some((head, worker))) if here.is_none_or(|here| head < here) => {
-                    return self.hand(kind.forwarded(), worker);
+                    return self.hand(kind.passed(), worker);
                 }
                 _ if self.grant(
                     Some(number),
@@ -539,7 +579,7 @@ impl Queue {
             if offer.kind.is_found() {
                 self.offer_found();
             } else {
-                self.offer(Kind::Freed);
+                self.offer_freed();
             }
         }
     }

@@ -19,6 +19,7 @@
 //! A cell is claimed and paid in two steps. Between them another worker may claim it too; then one request of either key is
 //! paid by the other. That needs two workers in the same set within nanoseconds, and costs one step.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -60,6 +61,20 @@ pub struct Fields {
     pub remaining: u32,
     /// `t`: seconds within which the client should not use more than that; at least 1.
     pub reset: u64,
+}
+
+/// Both header lines, each with its CRLF.
+impl fmt::Display for Fields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Fields {
+            quota,
+            window,
+            remaining,
+            reset,
+        } = self;
+        write!(f, "RateLimit-Policy: \"default\";q={quota};w={window}\r\n")?;
+        write!(f, "RateLimit: \"default\";r={remaining};t={reset}\r\n")
+    }
 }
 
 #[derive(Debug, Default)]

@@ -50,6 +50,7 @@ struct Weir {
     reasons: BTreeMap<&'static str, u64>,
     connections: Connections,
     client_aborts: u64,
+    connections_refused: u64,
     accept_errors: u64,
     panics: u64,
     log_lines_dropped: u64,
@@ -143,6 +144,7 @@ fn weir(snapshot: &Snapshot, log_lines_dropped: u64) -> Weir {
             accepted: snapshot.total(|worker| worker.connections_accepted),
         },
         client_aborts: snapshot.total(|worker| worker.client_aborts),
+        connections_refused: snapshot.total(|worker| worker.connections_refused),
         accept_errors: snapshot.total(|worker| worker.accept_errors),
         panics: snapshot.total(|worker| worker.panics),
         log_lines_dropped,
@@ -210,6 +212,7 @@ mod tests {
                     panics: 0,
                     accept_errors: 1,
                     client_aborts: 2,
+                    connections_refused: 0,
                 },
                 WorkerTotals {
                     exchanges: 3,
@@ -251,7 +254,7 @@ mod tests {
             r#""max_response":0,"clamped_responses":0,"connects":0,"connect_failures":0,"retries":0}},"#,
             r#""weir":{"version":"VERSION","status_codes":{"502":1,"503":2},"#,
             r#""reasons":{"connect_refused":1,"no_backend":2},"connections":{"open":1,"accepted":6},"#,
-            r#""client_aborts":2,"accept_errors":1,"panics":0,"log_lines_dropped":7,"workers":["#,
+            r#""client_aborts":2,"connections_refused":0,"accept_errors":1,"panics":0,"log_lines_dropped":7,"workers":["#,
             r#"{"worker":0,"requests":10,"connections":{"open":1,"accepted":4}},"#,
             r#"{"worker":1,"requests":3,"connections":{"open":0,"accepted":2}}]}}"#,
             "\n"

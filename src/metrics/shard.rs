@@ -71,6 +71,7 @@ pub(super) struct WorkerCells {
     pub(super) panics: Counter,
     pub(super) accept_errors: Counter,
     pub(super) client_aborts: Counter,
+    pub(super) connections_refused: Counter,
     /// Own answers, by `Reason as usize`.
     pub(super) reasons: [Counter; Reason::ALL.len()],
 }
@@ -103,6 +104,7 @@ impl Shard {
                 panics: Counter::new(),
                 accept_errors: Counter::new(),
                 client_aborts: Counter::new(),
+                connections_refused: Counter::new(),
                 reasons: [const { Counter::new() }; Reason::ALL.len()],
             }),
             number,
@@ -172,6 +174,11 @@ impl Shard {
     /// `accept` failed.
     pub fn accept_error(&self) {
         self.worker.accept_errors.add(1);
+    }
+
+    /// A connection was closed at once: its client had as many as it may.
+    pub fn connection_refused(&self) {
+        self.worker.connections_refused.add(1);
     }
 
     /// A client went away before its exchange was complete.

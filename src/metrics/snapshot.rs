@@ -66,6 +66,8 @@ pub struct WorkerTotals {
     pub panics: u64,
     pub accept_errors: u64,
     pub client_aborts: u64,
+    /// Closed at once, for `limits.max_connections_per_ip`.
+    pub connections_refused: u64,
 }
 
 /// One backend over all workers.
@@ -163,6 +165,7 @@ fn worker_totals(shard: &Shard) -> WorkerTotals {
         panics: cells.panics.get(),
         accept_errors: cells.accept_errors.get(),
         client_aborts: cells.client_aborts.get(),
+        connections_refused: cells.connections_refused.get(),
     }
 }
 

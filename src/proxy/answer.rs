@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use crate::buffer::Buffer;
+use crate::limits::rate::Fields;
 use crate::reason::Reason;
 
 /// What an own answer depends on besides its reason.
@@ -14,6 +15,10 @@ pub struct AnswerOptions {
     pub head_only: bool,
     /// `http.reason_header`
     pub reason_header: bool,
+    /// Seconds for `Retry-After` (RFC 9110 §10.2.3). Where no backend is eligible it is 1 unless told.
+    pub retry_after: Option<u64>,
+    /// For `RateLimit-Policy` and `RateLimit`.
+    pub rate_limit: Option<Fields>,
 }
 
 /// The standard phrase of a status code that weir answers with (RFC 9110 §15, RFC 6585).
@@ -50,8 +55,12 @@ pub fn write_answer(reason: Reason, options: AnswerOptions, out: &mut Buffer) {
     if options.reason_header {
         let _ = write!(out, "x-weir-reason: {word}\r\n");
     }
-    if reason == Reason::NoBackend {
-        let _ = write!(out, "Retry-After: 1\r\n");
+    let soon = (reason == Reason::NoBackend).then_some(1);
+    if let Some(seconds) = options.retry_after.or(soon) {
+        let _ = write!(out, "Retry-After: {seconds}\r\n");
+    }
+    if let Some(fields) = options.rate_limit {
+        let _ = write!(out, "{fields}");
     }
     let _ = write!(
         out,
@@ -75,6 +84,8 @@ mod tests {
                 close: true,
                 head_only: false,
                 reason_header: true,
+                retry_after: None,
+                rate_limit: None,
             };
             write_answer(reason, options, &mut buffer);
             let text = String::from_utf8(buffer.filled().to_vec()).expect("ASCII");
@@ -95,10 +106,49 @@ mod tests {
             close: false,
             head_only: true,
             reason_header: false,
+            retry_after: None,
+            rate_limit: None,
         };
         write_answer(Reason::NoBackend, options, &mut buffer);
         let text = String::from_utf8(buffer.filled().to_vec()).expect("ASCII");
         assert!(text.ends_with("Connection: keep-alive\r\n\r\n"), "{text}");
         assert!(!text.contains("x-weir-reason"));
+    }
+
+    #[test]
+    fn a_refusal_by_limit_says_when_to_come_back() {
+        let of = |reason, retry_after, rate_limit| {
+            let mut buffer = crate::buffer::small();
+            let options = AnswerOptions {
+                close: false,
+                head_only: true,
+                reason_header: false,
+                retry_after,
+                rate_limit,
+            };
+            write_answer(reason, options, &mut buffer);
+            String::from_utf8(buffer.filled().to_vec()).expect("ASCII")
+        };
+        let fields = Fields {
+            quota: 100,
+            window: 1,
+            remaining: 0,
+            reset: 30,
+        };
+        let limited = of(Reason::RateLimited, Some(30), Some(fields));
+        assert!(
+            limited.starts_with("HTTP/1.1 429 Too Many Requests\r\n"),
+            "{limited}"
+        );
+        assert!(
+            limited.contains(
+                "\r\nRetry-After: 30\r\nRateLimit-Policy: \"default\";q=100;w=1\r\nRateLimit: \"default\";r=0;t=30\r\n"
+            ),
+            "{limited}"
+        );
+        assert!(of(Reason::NoBackend, None, None).contains("\r\nRetry-After: 1\r\n"));
+        assert!(of(Reason::NoBackend, Some(7), None).contains("\r\nRetry-After: 7\r\n"));
+        assert!(of(Reason::Overload, Some(2), None).contains("\r\nRetry-After: 2\r\n"));
+        assert!(!of(Reason::Overload, None, None).contains("Retry-After"));
     }
 }

@@ -7,6 +7,7 @@ use crate::buffer::{self, Buffer};
 use crate::clock::{self, Millis};
 use crate::config::model::HostMode;
 use crate::http1::rewrite::{HostRewrite, RequestRewrite, request_bound, write_request};
+use crate::limits::address;
 use crate::proxy::body::BodyFollower;
 use crate::proxy::connection::log_refusal;
 use crate::proxy::exchange::Exchange;
@@ -195,6 +196,10 @@ impl<'a> Exchange<'a> {
             },
             forwarded: http.forwarded,
             client: self.client.peer,
+            trusted: self
+                .client
+                .peer
+                .is_some_and(|peer| address::is_trusted(peer, &self.view.config.server.trusted_proxies)),
             scheme: "http",
             via: http.via,
         };
@@ -233,6 +238,16 @@ impl<'a> Exchange<'a> {
         })
     }
 
+    /// The line that brings the client back to this backend, unless it has it.
+    fn cookie(&self) -> &'a [u8] {
+        match (&self.view.sticky, &self.placed) {
+            (Some(sticky), Some(placed)) if self.counted && self.sticky != Some(placed.index) => {
+                sticky.line(placed.index)
+            }
+            _ => &[],
+        }
+    }
+
     fn response<'b>(
         &'b mut self,
         connection: &'b Connection,
@@ -240,6 +255,7 @@ impl<'a> Exchange<'a> {
         buffer: Buffer,
     ) -> Response<'b> {
         let may_refuse = self.may_repeat();
+        let cookie = self.cookie();
         let mut response = Response::new(
             self.worker,
             self.view,
@@ -251,6 +267,7 @@ impl<'a> Exchange<'a> {
             buffer,
         );
         response.may_refuse = may_refuse;
+        response.extra = cookie;
         response
     }
 

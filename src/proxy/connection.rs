@@ -14,6 +14,7 @@ use crate::http1::Method;
 use crate::proxy::answer::{AnswerOptions, write_answer};
 use crate::proxy::context::Context;
 use crate::proxy::exchange::Exchange;
+use crate::proxy::placement::Limited;
 use crate::proxy::tables::HeadSlot;
 use crate::reason::Reason;
 use crate::transport::Peer;
@@ -245,7 +246,7 @@ pub fn grow(mut full: Buffer) -> Option<Buffer> {
 async fn refuse(worker: &Context, client: &Client, refusal: &Refusal) {
     worker.shard.exchange_received();
     log_refusal(client, refusal.reason, refusal.detail);
-    if answer(worker, client, refusal.reason, true, refusal.head_only)
+    if answer(worker, client, refusal.reason, None, true, refusal.head_only)
         .await
         .is_ok()
     {
@@ -258,14 +259,15 @@ pub fn log_refusal(client: &Client, reason: Reason, detail: &str) {
     tracing::info!(reason = reason.word(), detail, client = %PeerName(client.peer), "request refused");
 }
 
-/// Sends an own answer and counts it.
+/// Sends an own answer and counts it; `limited`: what is told to a client that is past its rate.
 ///
 /// # Errors
 /// The client is gone.
-pub async fn answer(
+pub(super) async fn answer(
     worker: &Context,
     client: &Client,
     reason: Reason,
+    limited: Option<Limited>,
     close: bool,
     head_only: bool,
 ) -> io::Result<()> {
@@ -275,6 +277,8 @@ pub async fn answer(
         close,
         head_only,
         reason_header: view.config.http.reason_header,
+        retry_after: limited.as_ref().map(|limited| limited.retry_after),
+        rate_limit: limited.map(|limited| limited.fields),
     };
     let mut out = buffer::small();
     write_answer(reason, options, &mut out);
@@ -328,7 +332,7 @@ mod tests {
     fn a_connection_costs_little() {
         let size = size_of_result(serve);
         assert!(
-            size <= 1720,
+            size <= 1840,
             "the future of a client connection takes {size} bytes"
         );
         assert!(

@@ -5,18 +5,36 @@ use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::balance::pick::Local;
+use crate::limits::admission::Admission;
+use crate::limits::connections::ConnectionTable;
+use crate::limits::queue::{Queue, QueueShared};
 use crate::metrics::Shard;
 use crate::proxy::tables::HeadTables;
+use crate::server::wake::WakeHandle;
 use crate::snapshot::{Published, View};
 use crate::upstream::backend::Backend;
 use crate::upstream::pool::Upstream;
 use crate::wire::Wires;
 
+/// What all workers share.
+pub struct Common {
+    pub published: Arc<Published>,
+    /// Exchanges that wait for a slot of a backend.
+    pub queue: Arc<QueueShared>,
+    /// Connections by client; none: no limit.
+    pub connections: Option<Arc<ConnectionTable>>,
+    /// By worker.
+    pub wakes: Box<[WakeHandle]>,
+    /// What rate limits count time from.
+    pub began: Instant,
+}
+
 /// One worker, as its exchanges see it.
 pub struct Context {
-    published: Arc<Published>,
+    common: Arc<Common>,
     view: RefCell<Rc<View>>,
     /// How many workers there are.
     workers: usize,
@@ -25,6 +43,9 @@ pub struct Context {
     pub upstream: Upstream,
     pub heads: HeadTables,
     pub local: RefCell<Local>,
+    /// This worker's line of those who wait for a slot.
+    pub queue: Queue,
+    pub admission: RefCell<Option<Admission>>,
     closing: Cell<bool>,
     scratch: RefCell<Vec<u8>>,
 }
@@ -32,17 +53,26 @@ pub struct Context {
 impl Context {
     /// The context of the worker of `shard`, one of `workers`.
     pub fn new(
-        published: Arc<Published>,
+        common: Arc<Common>,
         shard: Arc<Shard>,
         wires: Rc<Wires>,
         upstream: Upstream,
         workers: usize,
     ) -> Self {
-        let view = Rc::new(published.view());
+        let view = Rc::new(common.published.view());
         let retry = &view.config.retry;
         let local = Local::new(fastrand::u64(..)).with_budget(retry.budget, retry.min_per_second, workers);
+        let (waker, number) = (common.clone(), shard.number());
+        let wake = move |worker: usize| {
+            if let Some(handle) = waker.wakes.get(worker) {
+                handle.wake();
+            }
+        };
+        let admission = Admission::new(&view.config.admission);
         Context {
-            published,
+            queue: Queue::new(common.queue.clone(), number, wake),
+            admission: RefCell::new(admission),
+            common,
             view: RefCell::new(view),
             workers,
             shard,
@@ -55,10 +85,15 @@ impl Context {
         }
     }
 
+    /// What is shared with the other workers.
+    pub fn common(&self) -> &Arc<Common> {
+        &self.common
+    }
+
     /// The snapshot in force, for one exchange; asks whether there is a newer one.
     #[inline]
     pub fn view(&self) -> Rc<View> {
-        let newer = self.view.borrow().newer(&self.published);
+        let newer = self.view.borrow().newer(&self.common.published);
         if let Some(newer) = newer {
             self.change_view(newer);
         }
@@ -72,19 +107,19 @@ impl Context {
         local.forget_positions();
         local.set_budget(retry.budget, retry.min_per_second, self.workers);
         drop(local);
+        self.common.queue.set_max(newer.config.limits.queue);
+        self.admission.replace(Admission::new(&newer.config.admission));
         let max_idle = share(newer.config.upstream.max_idle, self.shard.number(), self.workers);
         self.upstream.set_max_idle(max_idle);
         // Connections to who is gone have nobody to serve any more.
-        let stays = |backend: &Arc<Backend>| {
-            newer
-                .pool
-                .backends
-                .iter()
-                .chain(&newer.internal)
-                .any(|other| Arc::ptr_eq(other, backend))
-        };
-        self.upstream.close_idle(|backend| !stays(backend));
+        self.upstream.close_idle(|backend| !newer.has(backend));
         self.view.replace(newer);
+    }
+
+    /// Whether a backend that an exchange found in `view` is still there: its connections may serve others.
+    pub fn is_in_service(&self, view: &Rc<View>, backend: &Arc<Backend>) -> bool {
+        let current = self.view.borrow();
+        Rc::ptr_eq(&current, view) || current.has(backend)
     }
 
     /// Whether every answer from now on is the last of its connection.

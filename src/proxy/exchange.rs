@@ -10,16 +10,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::balance::outcome::Outcome;
-use crate::balance::pool::{Ask, Choice};
+use crate::balance::pool::Choice;
 use crate::balance::tried::Tried;
 use crate::buffer::Buffer;
 use crate::clock::{self, Millis};
 use crate::http1::Method;
 use crate::http1::framing::BodyLength;
+use crate::limits::queue::Queue;
 use crate::proxy::attempt::{AttemptEnd, Failure, outcome_of};
 use crate::proxy::body::BodyFollower;
 use crate::proxy::connection::{After, Client, Inbound, PeerName, Request, answer, log_refusal};
 use crate::proxy::context::Context;
+use crate::proxy::placement::Limited;
 use crate::proxy::request_body::PumpEnd;
 use crate::proxy::response::{Asked, Complete, ResponseEnd};
 use crate::proxy::tunnel::{self, TunnelEnd};
@@ -36,35 +38,52 @@ pub struct Exchange<'a> {
     pub(super) request: Request,
     pub(super) asked: Asked,
     /// weir's own `/metrics` is not part of what it measures.
-    counted: bool,
+    pub(super) counted: bool,
     /// Some of the body went to a backend as it came: the request is not here any more.
     pub(super) torn: bool,
     /// When the head of the last answer came, where its body took longer.
     pub(super) head_at: Option<Instant>,
-    tried: Tried,
+    pub(super) tried: Tried,
     /// Attempts after the first.
-    retries: u32,
+    pub(super) retries: u32,
+    /// The position of the backend that the client's cookie names.
+    pub(super) sticky: Option<usize>,
+    /// The hash of what a hashing strategy goes by.
+    pub(super) key: Option<u64>,
+    /// The last attempt failed in a way that may be over already.
+    failed_in_passing: bool,
     /// The budget has paid for the attempt under way, and gets it back if that goes well.
     on_budget: bool,
     /// The attempt under way.
-    placed: Option<Placed<'a>>,
+    pub(super) placed: Option<Placed<'a>>,
 }
 
 /// One attempt's place at a backend: counted in flight, and settled once with what it showed.
-struct Placed<'a> {
+pub(super) struct Placed<'a> {
     pool: Option<&'a Pool>,
-    backend: &'a Arc<Backend>,
+    pub(super) backend: &'a Arc<Backend>,
     choice: Option<Choice>,
+    /// Its position in the pool; 0 for weir itself.
+    pub(super) index: usize,
+    /// Who is told that the slot is free again.
+    queue: Option<&'a Queue>,
     started: Instant,
 }
 
 impl<'a> Placed<'a> {
-    fn new(pool: Option<&'a Pool>, backend: &'a Arc<Backend>, choice: Option<Choice>) -> Self {
-        backend.shared.begin(clock::now());
+    /// The attempt has begun: `backend` counts it in flight.
+    pub(super) fn new(
+        pool: Option<&'a Pool>,
+        backend: &'a Arc<Backend>,
+        choice: Option<Choice>,
+        queue: Option<&'a Queue>,
+    ) -> Self {
         Placed {
             pool,
             backend,
+            index: choice.map_or(0, |choice| choice.index),
             choice,
+            queue,
             started: Instant::now(),
         }
     }
@@ -82,6 +101,9 @@ impl Drop for Placed<'_> {
     fn drop(&mut self) {
         self.settle(Outcome::Nothing, Duration::ZERO);
         self.backend.shared.end();
+        if let Some(queue) = self.queue {
+            queue.notify_freed();
+        }
     }
 }
 
@@ -106,6 +128,9 @@ impl<'a> Exchange<'a> {
             head_at: None,
             tried: Tried::default(),
             retries: 0,
+            sticky: None,
+            key: None,
+            failed_in_passing: false,
             on_budget: false,
             placed: None,
         }
@@ -116,7 +141,8 @@ impl<'a> Exchange<'a> {
         let view = self.view;
         if let Some(internal) = view.internal.as_ref().filter(|_| self.asks_for_metrics()) {
             self.counted = false;
-            self.placed = Some(Placed::new(None, internal, None));
+            internal.shared.begin(clock::now());
+            self.placed = Some(Placed::new(None, internal, None, None));
             return match self.serve(internal).await {
                 Ok(after) => after,
                 Err(reason) => Box::pin(self.answer(reason)).await,
@@ -129,32 +155,24 @@ impl<'a> Exchange<'a> {
         {
             return Box::pin(self.refuse(Reason::BodyTooLarge)).await;
         }
+        if let Some(limited) = self.is_limited() {
+            return Box::pin(self.refuse_limited(limited)).await;
+        }
+        self.know_request();
         self.worker.local.borrow_mut().budget.request(clock::now());
         loop {
-            let Some((backend, choice)) = self.pick() else {
-                return Box::pin(self.refuse(Reason::NoBackend)).await;
+            let placed = match self.place().await {
+                Ok(placed) => placed,
+                Err(reason) => return Box::pin(self.refuse(reason)).await,
             };
-            self.placed = Some(Placed::new(Some(&view.pool), backend, Some(choice)));
+            let (backend, index) = (placed.backend, placed.index);
+            self.placed = Some(placed);
             match self.serve(backend).await {
                 Ok(after) => return after,
-                Err(_) if self.goes_on(choice.index) => {}
+                Err(_) if self.goes_on(index) => {}
                 Err(reason) => return Box::pin(self.answer(reason)).await,
             }
         }
-    }
-
-    /// The backend for the next attempt.
-    fn pick(&mut self) -> Option<(&'a Arc<Backend>, Choice)> {
-        let pool = &self.view.pool;
-        let ask = Ask {
-            now: clock::now(),
-            key: None,
-            sticky: None,
-            tried: self.tried.as_slice(),
-            may_try: self.retries < self.view.retry.max_retries && self.is_repeatable(),
-        };
-        let choice = pool.balance.pick(&ask, &mut self.worker.local.borrow_mut())?;
-        Some((pool.backends.get(choice.index)?, choice))
     }
 
     /// Whether weir itself answers: `metrics.path`, asked for by an allowed peer that speaks for nobody else.
@@ -177,7 +195,7 @@ impl<'a> Exchange<'a> {
 
     /// Whether the request may be repeated although a backend may have seen it: by its method, and by what is kept of its
     /// body.
-    fn is_repeatable(&self) -> bool {
+    pub(super) fn is_repeatable(&self) -> bool {
         if let BodyLength::Length(length) = self.request.head.request.body()
             && usize::try_from(length).map_or(true, |length| length > self.view.retry.buffer)
         {
@@ -272,16 +290,20 @@ impl<'a> Exchange<'a> {
         }
         self.retries += 1;
         self.tried.push(failed);
-        if !self.view.pool.balance.has_untried(self.tried.as_slice()) {
-            // Better the same one once more than none.
-            self.tried.clear();
+        if self.view.pool.balance.has_untried(self.tried.as_slice()) {
+            return true;
         }
-        true
+        // The same one once more, if it may do better at once: not where nobody listens, or where time ran out.
+        self.tried.clear();
+        if !self.failed_in_passing && std::mem::take(&mut self.on_budget) {
+            self.worker.local.borrow_mut().budget.give_back(clock::now());
+        }
+        self.failed_in_passing
     }
 
     /// After a whole response: keeps what can serve another exchange.
     fn go_on(&mut self, complete: Complete, connection: Connection, request_done: bool) -> After {
-        if complete.reusable && request_done {
+        if complete.reusable && request_done && self.worker.is_in_service(self.view, connection.backend()) {
             self.worker
                 .upstream
                 .keep(connection, complete.suspect, clock::now());
@@ -339,13 +361,23 @@ impl<'a> Exchange<'a> {
         self.answer(reason).await
     }
 
-    /// Answers instead of a backend. The connection goes on only if all of the request is here and can be passed over.
+    /// Answers a client that is past its rate.
+    async fn refuse_limited(&mut self, limited: Limited) -> After {
+        log_refusal(self.client, Reason::RateLimited, "");
+        self.answer_with(Reason::RateLimited, Some(limited)).await
+    }
+
     async fn answer(&mut self, reason: Reason) -> After {
+        self.answer_with(reason, None).await
+    }
+
+    /// Answers instead of a backend. The connection goes on only if all of the request is here and can be passed over.
+    async fn answer_with(&mut self, reason: Reason, limited: Option<Limited>) -> After {
         self.client.set_write_limit(Millis::NEVER);
         let passed_over = self.pass_over_request();
         let keep_alive = self.asked.keep_alive && passed_over && !self.worker.is_closing();
         let head_only = self.asked.method == Method::Head;
-        if answer(self.worker, self.client, reason, !keep_alive, head_only)
+        if answer(self.worker, self.client, reason, limited, !keep_alive, head_only)
             .await
             .is_err()
         {
@@ -403,6 +435,7 @@ impl<'a> Exchange<'a> {
         let Some(placed) = self.placed.as_mut().filter(|_| self.counted) else {
             return;
         };
+        self.failed_in_passing = matches!(outcome, Outcome::Reset | Outcome::Status(_));
         let took = placed.started.elapsed();
         self.worker.shard.attempt(&placed.backend.counts, status, took);
         // How long a client takes to read is not the backend's.

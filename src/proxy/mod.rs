@@ -8,9 +8,12 @@ mod attempt;
 pub mod body;
 pub mod connection;
 pub mod context;
+
 pub mod exchange;
 pub mod join;
+pub mod key;
 mod load_probe;
+mod placement;
 pub mod request_body;
 pub mod response;
 

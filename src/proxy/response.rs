@@ -127,6 +127,8 @@ pub struct Response<'a> {
     filled_up: bool,
     /// The request can be sent again: a status that `[retry]` covers is not passed on if the budget allows.
     pub may_refuse: bool,
+    /// Header lines of weir's own, with their ends.
+    pub extra: &'a [u8],
     /// Once the body takes longer than the head.
     streaming: Option<Streaming<'a>>,
 }
@@ -162,6 +164,7 @@ impl<'a> Response<'a> {
             complete: Complete::default(),
             filled_up: false,
             may_refuse: false,
+            extra: &[],
             streaming: None,
         }
     }
@@ -302,6 +305,7 @@ impl<'a> Response<'a> {
             via: self.view.config.http.via,
             dechunk,
             upgrade,
+            extra: if upgrade { &[] } else { self.extra },
         };
         let bytes = &self.buffer.filled()[..head_len];
         let head = self.worker.rewrite_into_scratch(|scratch| {

@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use crate::buffer;
 use crate::clock;
 use crate::event::Event;
+use crate::limits::connections::ConnectionSlot;
 use crate::metrics::Shard;
-use crate::proxy::context::Context;
+use crate::proxy::context::{Common, Context};
 use crate::proxy::{connection, join};
 use crate::server::lifecycle::{Lifecycle, Stage};
 use crate::server::listener::{Accepted, Listener};
 use crate::server::wake::WakeStream;
-use crate::snapshot::Published;
 use crate::transport::Peer;
 use crate::upstream::pool::Upstream;
 use crate::wire::{SWEEP_INTERVAL, Wires};
@@ -73,7 +73,7 @@ pub struct WorkerEnd {
 impl Worker {
     /// `nonblocking` says how the driver of this thread's runtime wants sockets.
     pub fn new(
-        published: Arc<Published>,
+        common: Arc<Common>,
         shard: Arc<Shard>,
         lifecycle: Arc<Lifecycle>,
         capacity: Capacity,
@@ -83,7 +83,7 @@ impl Worker {
         let wires = Rc::new(Wires::default());
         let upstream = Upstream::new(wires.clone(), shard.number(), capacity.max_idle, nonblocking);
         Rc::new(Worker {
-            context: Rc::new(Context::new(published, shard, wires, upstream, capacity.workers)),
+            context: Rc::new(Context::new(common, shard, wires, upstream, capacity.workers)),
             lifecycle,
             capacity,
             nonblocking,
@@ -113,6 +113,7 @@ impl Worker {
         ready();
         while self.lifecycle.stage() < Stage::Closing {
             wake.wait().await?;
+            self.context.queue.serve();
         }
         self.context.close();
         self.changed.ring();
@@ -129,6 +130,8 @@ impl Worker {
             if began.elapsed() >= shutdown.idle_grace {
                 self.context.wires.expire_idle();
             }
+            // Nobody waits for wakes any more.
+            self.context.queue.serve();
             monoio::time::sleep(POLL_INTERVAL).await;
         }
         self.context.upstream.close_idle(|_| true);
@@ -161,8 +164,21 @@ impl Worker {
         }
     }
 
+    /// A place among the connections of this client; none in it where nobody counts; an error: it has as many as it may.
+    fn slot(&self, peer: Peer) -> Result<Option<ConnectionSlot>, ()> {
+        match (&self.context.common().connections, peer) {
+            (Some(table), Some(address)) => table.enter(address).map(Some).ok_or(()),
+            _ => Ok(None),
+        }
+    }
+
     /// Starts serving one accepted connection.
     fn start(self: &Rc<Self>, accepted: Accepted, peer: Peer) {
+        let Ok(slot) = self.slot(peer) else {
+            self.context.shard.connection_refused();
+            tracing::debug!(client = %connection::PeerName(peer), "limits.max_connections_per_ip: connection closed");
+            return;
+        };
         let transport = match accepted.into_transport(self.nonblocking) {
             Ok(transport) => transport,
             Err(error) => {
@@ -173,7 +189,7 @@ impl Worker {
         };
         monoio::spawn(Served {
             connection: connection::serve(self.context.clone(), transport, peer),
-            open: OpenClient::new(self.clone()),
+            open: OpenClient::new(self.clone(), slot),
             peer,
         });
     }
@@ -246,6 +262,7 @@ async fn sweep(worker: Rc<Worker>) {
         monoio::time::sleep(SWEEP_INTERVAL).await;
         let now = clock::now();
         worker.context.wires.sweep(now);
+        worker.context.queue.sweep(now);
         // Looks for a newer snapshot too, so that an idle worker lets go of the old one.
         let view = worker.context.view();
         worker.context.upstream.sweep(&view.config.upstream, now);
@@ -281,19 +298,20 @@ impl ListenerPoll {
 }
 
 /// Counts one client connection, on its worker and over all.
-struct OpenClient(Rc<Worker>);
+struct OpenClient(Rc<Worker>, Option<ConnectionSlot>);
 
 impl OpenClient {
-    fn new(worker: Rc<Worker>) -> Self {
+    fn new(worker: Rc<Worker>, slot: Option<ConnectionSlot>) -> Self {
         worker.clients.set(worker.clients.get() + 1);
         worker.lifecycle.client_opened();
         worker.context.shard.connection_opened();
-        OpenClient(worker)
+        OpenClient(worker, slot)
     }
 }
 
 impl Drop for OpenClient {
     fn drop(&mut self) {
+        self.1.take();
         self.0.clients.set(self.0.clients.get() - 1);
         self.0.lifecycle.client_closed();
         self.0.context.shard.connection_closed();
@@ -333,9 +351,10 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::config::model::DriverChoice;
+    use crate::limits::queue::QueueShared;
     use crate::metrics::{Info, Snapshot};
     use crate::server::driver::{Runtime, climb};
-    use crate::snapshot::Pool;
+    use crate::snapshot::{Pool, Published};
 
     fn info() -> Info {
         Info {
@@ -349,6 +368,13 @@ mod tests {
         let config = Config::default();
         let pool = Pool::new("default", &config, Vec::new());
         let snapshot = crate::snapshot::Snapshot::new(config, pool, None);
+        let common = Common {
+            published: Arc::new(Published::new(snapshot)),
+            queue: QueueShared::new(1, 0),
+            connections: None,
+            wakes: Box::default(),
+            began: Instant::now(),
+        };
         let capacity = Capacity {
             max_connections: usize::MAX,
             client_descriptors: usize::MAX,
@@ -357,13 +383,7 @@ mod tests {
             workers: 1,
         };
         let shard = Arc::new(Shard::new(0));
-        Worker::new(
-            Arc::new(Published::new(snapshot)),
-            shard,
-            Arc::default(),
-            capacity,
-            true,
-        )
+        Worker::new(Arc::new(common), shard, Arc::default(), capacity, true)
     }
 
     #[test]
@@ -372,7 +392,7 @@ mod tests {
         climbed.runtime.block_on(async {
             let worker = worker();
             let connection = async { panic!("a connection that panics, for a test") };
-            let open = OpenClient::new(worker.clone());
+            let open = OpenClient::new(worker.clone(), None);
             assert_eq!(worker.lifecycle.clients(), 1);
             monoio::spawn(Served {
                 connection,

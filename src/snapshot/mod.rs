@@ -18,7 +18,10 @@ use crate::balance::pool::{Event, Settings, Verdict};
 use crate::balance::shared::Flag;
 use crate::clock::Millis;
 use crate::config::Config;
+use crate::config::model::StrategyKind;
 use crate::http1;
+use crate::limits::rate::RateTable;
+use crate::limits::sticky::Sticky;
 use crate::server::wake::WakeHandle;
 use crate::upstream::backend::Backend;
 use crate::upstream::history::Why;
@@ -193,6 +196,12 @@ pub struct Snapshot {
     pub written: Config,
     pub head_limits: http1::Limits,
     pub retry: RetryRules,
+    /// What one client may ask for; none: no limit.
+    pub rate: Option<Arc<RateTable>>,
+    /// What brings clients back to their backends; none: off.
+    pub sticky: Option<Sticky>,
+    /// Under `prequal`, backends are asked for their load.
+    pub asks_for_load: bool,
     /// How long one attempt may take to connect, and its backend to answer.
     pub connect_patience: Duration,
     pub head_patience: Duration,
@@ -203,6 +212,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Without a rate limit and sticky cookies, which [`Self::with_rate`] and [`Self::with_sticky`] add.
     pub fn new(config: Config, pool: Pool, internal: Option<Arc<Backend>>) -> Self {
         let retry = RetryRules::new(&config.retry);
         let one_try = retry.per_try_timeout.unwrap_or(Duration::MAX);
@@ -214,11 +224,25 @@ impl Snapshot {
             connect_patience: config.timeouts.connect.min(one_try),
             head_patience: config.timeouts.response_head.min(one_try),
             retry,
+            rate: None,
+            sticky: None,
+            asks_for_load: config.strategy.kind == StrategyKind::Prequal
+                && config.strategy.probe_path.is_some(),
             pool,
             internal,
             written: config.clone(),
             config,
         }
+    }
+
+    pub fn with_rate(mut self, rate: Option<Arc<RateTable>>) -> Self {
+        self.rate = rate;
+        self
+    }
+
+    pub fn with_sticky(mut self, sticky: Option<Sticky>) -> Self {
+        self.sticky = sticky;
+        self
     }
 
     /// Of a configuration to which something was added at run time.
@@ -301,6 +325,12 @@ impl View {
             generation,
             snapshot: current.clone(),
         }))
+    }
+
+    /// Whether it names this very backend.
+    pub fn has(&self, backend: &Arc<Backend>) -> bool {
+        let mut all = self.pool.backends.iter().chain(&self.internal);
+        all.any(|other| Arc::ptr_eq(other, backend))
     }
 }
 

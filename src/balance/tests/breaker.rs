@@ -209,6 +209,16 @@ fn a_share_of_failures_within_the_window_asks_to_open() {
     assert!(breaker.open(at(12_100)));
     assert!(breaker.close());
     assert_eq!(settle(true, 12_101), Effect::None);
+    // So do good trials.
+    for n in 0..30 {
+        settle(true, 12_200 + n);
+    }
+    assert!(breaker.open(at(12_300)) && breaker.half_open());
+    for effect in [Effect::None, Effect::Closed] {
+        let trial = breaker.admit(&settings).unwrap();
+        assert_eq!(breaker.settle(trial, false, at(12_400), &settings), effect);
+    }
+    assert_eq!(settle(true, 12_401), Effect::None);
 }
 
 #[test]
@@ -479,8 +489,11 @@ fn never_more_trials_are_out_than_may_be() {
     };
     let breaker = half_open(&settings, 0);
     let (out, passed) = (AtomicU32::new(0), AtomicU32::new(0));
+    let barrier = Barrier::new(4);
     let run = || {
-        for turn in 0..100_000 {
+        // Long enough that the threads are at it together, however many cores there are.
+        barrier.wait();
+        for turn in 0..500_000 {
             let Some(trial) = breaker.admit(&settings) else {
                 continue;
             };
@@ -499,7 +512,7 @@ fn never_more_trials_are_out_than_may_be() {
             scope.spawn(run);
         }
     });
-    assert!(passed.into_inner() >= 100_000);
+    assert!(passed.into_inner() >= 500_000);
     for _ in 0..2 {
         assert!(breaker.admit(&settings).is_some());
     }

@@ -79,13 +79,13 @@ fn each_base_time_spent_in_makes_the_next_ejection_shorter() {
         (20 * BASE_MS, 1),
     ] {
         let ejection = Ejection::default();
-        let now = Millis(0);
+        let now = Millis(7_000_000);
         for n in 1..=3 {
             assert_eq!(ejection.eject(now, BASE), Some(BASE * n));
             bring_back(&ejection, now);
         }
         assert_eq!(
-            ejection.eject(Millis(spent_in), BASE),
+            ejection.eject(Millis(now.0 + spent_in), BASE),
             Some(BASE * expected),
             "{spent_in} ms"
         );

@@ -9,6 +9,10 @@
 //! * `Forwarded` and every `X-Forwarded-…` of the client is removed in every mode, and set anew as the mode says:
 //!   `X-Forwarded-For`, `-Proto` and `-Host`, or RFC 7239's `for`, `host` and `proto`. No `-Port`: `-Host` has it. A
 //!   client on a Unix socket is `unknown` in both (RFC 7239 §6.2). An IPv4 client of an IPv6 listener is written as IPv4.
+//! * From a trusted peer, what the mode writes is added to instead: `X-Forwarded-For` and `Forwarded` become one line of
+//!   what came and the peer behind it; any other `X-Forwarded-…` goes on as it came, and `-Proto` and `-Host` are written if
+//!   they did not come. What the mode does not write is removed as ever, since it would lack the peer; so are spellings with
+//!   underscores, and a `Forwarded` line whose quotes do not pair, which would swallow what is added.
 
 use std::io::Write;
 use std::net::IpAddr;
@@ -16,6 +20,7 @@ use std::net::IpAddr;
 use super::{FIXED_BYTES, copy_fields, write_connection, write_field, write_upgrade, write_via};
 use crate::config::model::ForwardedMode;
 use crate::http1::head::Version;
+use crate::http1::known::{is_x_forwarded_for, is_x_forwarded_with_dashes};
 use crate::http1::{Known, RequestHead};
 
 /// What `Host` the backend gets.
@@ -33,8 +38,10 @@ pub enum HostRewrite<'a> {
 pub struct RequestRewrite<'a> {
     pub host: HostRewrite<'a>,
     pub forwarded: ForwardedMode,
-    /// None: the client came over a Unix socket.
+    /// Who is connected: the client, or a proxy in front of weir. None: it came over a Unix socket.
     pub client: Option<IpAddr>,
+    /// Whether what it says of where the request came from goes on.
+    pub trusted: bool,
     /// What the client spoke: `http` or `https`.
     pub scheme: &'static str,
     /// Append a `Via`.
@@ -48,7 +55,7 @@ pub fn request_bound(head: &RequestHead, rewrite: &RequestRewrite<'_>) -> usize 
         HostRewrite::Set(name) => name.len(),
     };
     // The authority, a part of the head, can go out up to three times: Host, X-Forwarded-Host, Forwarded. A value that no
-    // space precedes gains one.
+    // space precedes gains one. Lines that are joined lose their names and gain a comma.
     3 * head.authority_len()
         + head.head_len()
         + head.table.fields.len()
@@ -87,6 +94,7 @@ pub fn write_request(head: &RequestHead, bytes: &[u8], rewrite: &RequestRewrite<
         write_field(out, b"Host", host);
     }
     let keep_expect = head.version() == Version::Http11;
+    let keep_x = rewrite.trusted && writes_x(rewrite);
     copy_fields(&head.table, bytes, out, |field| match field.known {
         Known::Other => !field.nominated,
         Known::Host => replaced.is_none(),
@@ -97,8 +105,8 @@ pub fn write_request(head: &RequestHead, bytes: &[u8], rewrite: &RequestRewrite<
         | Known::Te
         | Known::Upgrade
         | Known::Http2Settings
-        | Known::Forwarded
-        | Known::XForwarded => false,
+        | Known::Forwarded => false,
+        Known::XForwarded => keep_x && stays_from_trusted(field.name.of(bytes)),
         Known::TransferEncoding
         | Known::ContentLength
         | Known::Trailer
@@ -121,26 +129,50 @@ pub fn write_request(head: &RequestHead, bytes: &[u8], rewrite: &RequestRewrite<
     out.extend_from_slice(b"\r\n");
 }
 
+fn writes_x(rewrite: &RequestRewrite<'_>) -> bool {
+    matches!(rewrite.forwarded, ForwardedMode::XForwarded | ForwardedMode::Both)
+}
+
+/// Whether an `X-Forwarded-…` of a trusted peer goes on as it came.
+fn stays_from_trusted(name: &[u8]) -> bool {
+    is_x_forwarded_with_dashes(name) && !is_x_forwarded_for(name)
+}
+
 /// The fields that say where the request came from.
 fn write_origin(head: &RequestHead, bytes: &[u8], rewrite: &RequestRewrite<'_>, out: &mut Vec<u8>) {
     let client = rewrite.client.map(|address| address.to_canonical());
     let authority = head.authority(bytes).filter(|authority| !authority.is_empty());
-    if matches!(rewrite.forwarded, ForwardedMode::XForwarded | ForwardedMode::Both) {
+    let came = |known| {
+        let fields = rewrite.trusted.then(|| head.table.all(known));
+        let parts = move |field: &super::Field| (field.name.of(bytes), field.value.of(bytes));
+        fields.into_iter().flatten().map(parts)
+    };
+    if writes_x(rewrite) {
+        let has = |wanted: &[u8]| came(Known::XForwarded).any(|(name, _)| name.eq_ignore_ascii_case(wanted));
         out.extend_from_slice(b"X-Forwarded-For: ");
+        for (name, value) in came(Known::XForwarded) {
+            if is_x_forwarded_for(name) {
+                write_member(out, value);
+            }
+        }
         write_address(client, out);
         out.extend_from_slice(b"\r\n");
-        write_field(out, b"X-Forwarded-Proto", rewrite.scheme.as_bytes());
-        if let Some(authority) = authority {
+        if !has(b"x-forwarded-proto") {
+            write_field(out, b"X-Forwarded-Proto", rewrite.scheme.as_bytes());
+        }
+        if let Some(authority) = authority.filter(|_| !has(b"x-forwarded-host")) {
             write_field(out, b"X-Forwarded-Host", authority);
         }
     }
     if matches!(rewrite.forwarded, ForwardedMode::Rfc7239 | ForwardedMode::Both) {
+        out.extend_from_slice(b"Forwarded: ");
+        for (_, value) in came(Known::Forwarded) {
+            if quotes_pair(value) {
+                write_member(out, value);
+            }
+        }
         let bracketed = matches!(client, Some(IpAddr::V6(_)));
-        out.extend_from_slice(if bracketed {
-            b"Forwarded: for=\"["
-        } else {
-            b"Forwarded: for="
-        });
+        out.extend_from_slice(if bracketed { b"for=\"[" } else { b"for=" });
         write_address(client, out);
         out.extend_from_slice(if bracketed { b"]\"" } else { b"" });
         if let Some(authority) = authority {
@@ -153,6 +185,28 @@ fn write_origin(head: &RequestHead, bytes: &[u8], rewrite: &RequestRewrite<'_>, 
         out.extend_from_slice(rewrite.scheme.as_bytes());
         out.extend_from_slice(b"\r\n");
     }
+}
+
+/// The members of a list that came, with a comma behind them.
+fn write_member(out: &mut Vec<u8>, value: &[u8]) {
+    if !value.is_empty() {
+        out.extend_from_slice(value);
+        out.extend_from_slice(b", ");
+    }
+}
+
+/// Whether every quoted string ends (RFC 9110 §5.6.4).
+fn quotes_pair(value: &[u8]) -> bool {
+    let (mut quoted, mut escaped) = (false, false);
+    for &byte in value {
+        match byte {
+            _ if escaped => escaped = false,
+            b'"' => quoted = !quoted,
+            b'\\' => escaped = quoted,
+            _ => {}
+        }
+    }
+    !quoted
 }
 
 fn write_address(client: Option<IpAddr>, out: &mut Vec<u8>) {

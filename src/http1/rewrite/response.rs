@@ -9,7 +9,7 @@ use crate::http1::{Known, ResponseHead};
 
 /// How a response is changed on its way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ResponseRewrite {
+pub struct ResponseRewrite<'a> {
     /// Say that the client's connection ends behind this response.
     pub close: bool,
     /// The client speaks HTTP/1.0 and its connection goes on: say so. `close` wins.
@@ -20,20 +20,22 @@ pub struct ResponseRewrite {
     pub dechunk: bool,
     /// This is the 101 of a tunnel: `Upgrade` and `Connection: upgrade` stay.
     pub upgrade: bool,
+    /// Whole header lines of weir's own, each with its CRLF, that are added.
+    pub extra: &'a [u8],
 }
 
 /// Never less than what [`write_response`] appends.
-pub fn response_bound(head: &ResponseHead, _rewrite: &ResponseRewrite) -> usize {
+pub fn response_bound(head: &ResponseHead, rewrite: &ResponseRewrite<'_>) -> usize {
     let upgrade: usize = head
         .table
         .all(Known::Upgrade)
         .map(|field| field.value.len() + 2)
         .sum();
-    head.head_len() + head.table.fields.len() + upgrade + FIXED_BYTES
+    head.head_len() + head.table.fields.len() + upgrade + rewrite.extra.len() + FIXED_BYTES
 }
 
 /// Appends the head to `out`; within [`response_bound`], so that a buffer with that much room does not grow.
-pub fn write_response(head: &ResponseHead, bytes: &[u8], rewrite: &ResponseRewrite, out: &mut Vec<u8>) {
+pub fn write_response(head: &ResponseHead, bytes: &[u8], rewrite: &ResponseRewrite<'_>, out: &mut Vec<u8>) {
     let status = head.status();
     let digit = |place: u16| b'0' + (status / place % 10) as u8;
     out.extend_from_slice(b"HTTP/1.1 ");
@@ -67,5 +69,6 @@ pub fn write_response(head: &ResponseHead, bytes: &[u8], rewrite: &ResponseRewri
     if rewrite.via {
         write_via(out, head.version());
     }
+    out.extend_from_slice(rewrite.extra);
     out.extend_from_slice(b"\r\n");
 }

@@ -227,6 +227,7 @@ fn check_written(head: &RequestHead, bytes: &[u8]) -> Result<(), TestCaseError> 
         },
         forwarded: ForwardedMode::Both,
         client: Some([192, 0, 2, 1].into()),
+        trusted: false,
         scheme: "http",
         via: false,
     };

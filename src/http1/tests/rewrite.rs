@@ -15,6 +15,7 @@ const PLAIN: RequestRewrite<'static> = RequestRewrite {
     },
     forwarded: ForwardedMode::Off,
     client: None,
+    trusted: false,
     scheme: "http",
     via: false,
 };
@@ -30,7 +31,7 @@ fn sent(rewrite: &RequestRewrite<'_>, bytes: impl AsRef<[u8]>) -> String {
 }
 
 #[track_caller]
-fn answered(rewrite: ResponseRewrite, bytes: impl AsRef<[u8]>) -> String {
+fn answered(rewrite: ResponseRewrite<'_>, bytes: impl AsRef<[u8]>) -> String {
     let bytes = bytes.as_ref();
     let upgrade = rewrite.upgrade;
     let head = response(bytes, RequestFacts { upgrade, ..GET });
@@ -213,6 +214,73 @@ fn a_strangers_forwarding_fields_never_pass() {
 }
 
 #[test]
+fn what_a_trusted_peer_says_is_added_to() {
+    let of = |forwarded, fields: &str| {
+        let rewrite = RequestRewrite {
+            forwarded,
+            client: Some("10.0.0.1".parse().expect("an address")),
+            trusted: true,
+            ..PLAIN
+        };
+        let start = "GET / HTTP/1.1\r\nHost: a:80\r\n";
+        let out = sent(&rewrite, format!("{start}{fields}\r\n"));
+        out.strip_prefix(start).expect("they stay").to_owned()
+    };
+    let x = ForwardedMode::XForwarded;
+    assert_eq!(
+        of(
+            x,
+            "X-Forwarded-For: 6.6.6.6, 192.0.2.1\r\nX-Forwarded-Proto: https\r\nA: b\r\nx-forwarded-for:\t10.0.0.2\r\n\
+             X-Forwarded-For:\r\nX-Forwarded-Port: 443\r\nX_Forwarded_For: 7.7.7.7\r\nForwarded: for=192.0.2.1\r\n"
+        ),
+        "X-Forwarded-Proto: https\r\nA: b\r\nX-Forwarded-Port: 443\r\n\
+         X-Forwarded-For: 6.6.6.6, 192.0.2.1, 10.0.0.2, 10.0.0.1\r\nX-Forwarded-Host: a:80\r\n\r\n"
+    );
+    assert_eq!(
+        of(x, "x-forwarded-host: b\r\n"),
+        "x-forwarded-host: b\r\nX-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: http\r\n\r\n"
+    );
+    let own = "for=10.0.0.1;host=\"a:80\";proto=http\r\n\r\n";
+    let rfc = ForwardedMode::Rfc7239;
+    assert_eq!(
+        of(
+            rfc,
+            "X-Forwarded-For: 192.0.2.1\r\nForwarded: for=\"[2001:db8::1]\";by=_x\r\nforwarded: for=10.0.0.2,for=_y\r\n"
+        ),
+        format!("Forwarded: for=\"[2001:db8::1]\";by=_x, for=10.0.0.2,for=_y, {own}")
+    );
+    // A quote left open would take what follows into its string.
+    for (line, passes) in [
+        (r#"for="6.6.6.6"#, false),
+        (r#"for="6\"#, false),
+        (r#"for="6\"""#, true),
+        (r#"for=a\"b"#, false),
+        (r#"a="\\""#, true),
+    ] {
+        let came = if passes {
+            format!("{line}, ")
+        } else {
+            String::new()
+        };
+        assert_eq!(
+            of(rfc, &format!("Forwarded: {line}\r\n")),
+            format!("Forwarded: {came}{own}"),
+            "{line}"
+        );
+    }
+    assert_eq!(of(rfc, ""), format!("Forwarded: {own}"));
+    let everything = "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\nForwarded: for=192.0.2.1\r\n";
+    assert_eq!(
+        of(ForwardedMode::Both, everything),
+        format!(
+            "X-Forwarded-Proto: https\r\nX-Forwarded-For: 192.0.2.1, 10.0.0.1\r\nX-Forwarded-Host: a:80\r\n\
+             Forwarded: for=192.0.2.1, {own}"
+        )
+    );
+    assert_eq!(of(ForwardedMode::Off, everything), "\r\n");
+}
+
+#[test]
 fn every_kind_of_client_has_a_name() {
     for (client, x, rfc) in [
         (None, "unknown", "unknown"),
@@ -324,6 +392,24 @@ fn the_clients_connection_is_spoken_of_in_its_terms() {
 }
 
 #[test]
+fn lines_of_weirs_own_are_added() {
+    let rewrite = ResponseRewrite {
+        extra: b"Set-Cookie: a=b\r\nX: y\r\n",
+        ..ResponseRewrite::default()
+    };
+    assert_eq!(
+        answered(rewrite, "HTTP/1.1 200 OK\r\nSet-Cookie: c=d\r\n\r\n"),
+        "HTTP/1.1 200 OK\r\nSet-Cookie: c=d\r\nSet-Cookie: a=b\r\nX: y\r\n\r\n"
+    );
+    let long = "X: y\r\n".repeat(1000);
+    let rewrite = ResponseRewrite {
+        extra: long.as_bytes(),
+        ..ResponseRewrite::default()
+    };
+    answered(rewrite, "HTTP/1.1 200 OK\r\n\r\n");
+}
+
+#[test]
 fn upgrade_stays_on_a_101_and_a_426_only() {
     let upgrade = ResponseRewrite {
         upgrade: true,
@@ -385,6 +471,7 @@ fn bounds_hold_where_everything_grows() {
                 .parse()
                 .expect("an address"),
         ),
+        trusted: false,
         scheme: "https",
         via: true,
     };
@@ -399,5 +486,13 @@ fn bounds_hold_where_everything_grows() {
             ..rewrite
         },
         bytes,
+    );
+    let joined = "x-forwarded-for:a\r\nforwarded:a\r\n".repeat(60);
+    sent(
+        &RequestRewrite {
+            trusted: true,
+            ..rewrite
+        },
+        format!("GET / HTTP/1.1\r\nHost:a\r\n{joined}\r\n"),
     );
 }

@@ -303,6 +303,15 @@ struct Walker<'a> {
     passed_over: usize,
 }
 
+/// Whoever came before and has no slot on its way to it was passed over.
+fn note_overtaking(waiting: &mut [Walker<'_>], queues: &[Queue], served: usize) {
+    for other in waiting.iter_mut().filter(|other| other.arrived < served) {
+        let line = &queues[0].shared.workers[other.worker];
+        let under_way = line.offers.iter().any(|offers| offers.load(Ordering::SeqCst) > 0);
+        other.passed_over += usize::from(!under_way && !other.task.is_ready());
+    }
+}
+
 /// Workers, waiters and slots take steps in a random order; gives the most that anybody was passed over.
 fn walk(seed: u64, workers: usize, slots_in_all: u32, cancel: bool) -> usize {
     let mut rng = fastrand::Rng::with_seed(seed);
@@ -311,6 +320,32 @@ fn walk(seed: u64, workers: usize, slots_in_all: u32, cancel: bool) -> usize {
     let mut waiting: Vec<Walker> = Vec::new();
     let (mut holding, mut arrivals, mut worst) = (0, 0, 0);
     for step in 0..3_000 {
+        if seed == 58 {
+            println!(
+                "{step}: free {} holding {holding} woken {:?} spare {:?} bar {:x} waiting {:?} offers {:?}",
+                slots.0.get(),
+                woken.borrow(),
+                queues[0].shared.spare,
+                queues[0].shared.bar.load(Ordering::SeqCst),
+                queues
+                    .iter()
+                    .map(|q| q
+                        .line
+                        .borrow()
+                        .iter()
+                        .map(|w| (w.number, matches!(w.state, State::Offered(_))))
+                        .collect::<Vec<_>>())
+                    .collect::<Vec<_>>(),
+                queues
+                    .iter()
+                    .map(|q| q.shared.workers[q.index]
+                        .offers
+                        .iter()
+                        .map(|o| o.load(Ordering::SeqCst))
+                        .collect::<Vec<_>>())
+                    .collect::<Vec<_>>()
+            );
+        }
         let settling = step >= 2_000;
         match rng.u8(..if settling { 3 } else { 6 }) {
             0 if !woken.borrow().is_empty() => {
@@ -333,15 +368,7 @@ fn walk(seed: u64, workers: usize, slots_in_all: u32, cancel: bool) -> usize {
                     let served = waiting.swap_remove(at);
                     holding += 1;
                     worst = worst.max(served.passed_over);
-                    for other in waiting.iter_mut().filter(|other| other.arrived < served.arrived) {
-                        let has_offer = queues[other.worker]
-                            .line
-                            .borrow()
-                            .iter()
-                            .any(|waiter| matches!(waiter.state, State::Offered(_)))
-                            && other.task.is_ready();
-                        other.passed_over += usize::from(!has_offer);
-                    }
+                    note_overtaking(&mut waiting, &queues, served.arrived);
                 }
             }
             2 | 3 if holding > 0 => {
@@ -362,11 +389,9 @@ fn walk(seed: u64, workers: usize, slots_in_all: u32, cancel: bool) -> usize {
                 walker.arrived = arrivals;
                 arrivals += 1;
                 if walker.task.poll().is_ready() {
-                    waiting.pop();
+                    let served = waiting.pop().expect("just pushed");
                     holding += 1;
-                    for other in &mut waiting {
-                        other.passed_over += 1;
-                    }
+                    note_overtaking(&mut waiting, &queues, served.arrived);
                 }
             }
             _ => {}
