@@ -230,7 +230,6 @@ fn a_refused_connect_takes_a_backend_out_at_once(driver: Driver) {
     let weir = Weir::on(driver)
         .set("health_check.type", "http")
         .set("health_check.interval", "60s")
-        .set("health_check.fast_interval", "200ms")
         .fickles(&backends)
         .start();
     backends[0].kill();
@@ -242,12 +241,6 @@ fn a_refused_connect_takes_a_backend_out_at_once(driver: Driver) {
     assert!(refused <= 2, "{refused} refused connects");
     // And it was asked to be probed now, not in a minute.
     weir.wait_healthy("a", false);
-    backends[0].revive();
-    weir.wait_healthy("a", true);
-    eventually("it serves again", || {
-        client.get("/");
-        (backends[0].requests() > 0).then_some(())
-    });
 }
 
 fn what_the_last_probe_said_is_shown(driver: Driver) {
