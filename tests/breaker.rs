@@ -270,10 +270,8 @@ fn an_open_one_is_asked_nothing(driver: Driver) {
         "random",
         "least-conn",
         "p2c",
-        "least-response",
         "maglev",
         "consistent_hash",
-        "prequal",
     ] {
         let backends = Fickle::three();
         let weir = alone(driver, &backends)

@@ -447,8 +447,8 @@ fn all_attempts_together_keep_to_the_exchange_s_time(driver: Driver) {
         "{took:?}"
     );
     let attempts: u64 = backends.iter().map(Fickle::requests).sum();
-    // Each deadline may fire up to 0.1 s late.
-    assert!((2..=3).contains(&attempts), "{attempts}");
+    // Each takes 200 ms and as long as it takes to notice.
+    assert!((2..=3).contains(&attempts), "{attempts} attempts");
 }
 
 fn the_budget_bounds_a_total_outage(driver: Driver) {
