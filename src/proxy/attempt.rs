@@ -72,7 +72,9 @@ pub(super) fn outcome_of(reason: Reason) -> Outcome {
     match reason {
         Reason::ConnectRefused => Outcome::ConnectRefused,
         Reason::ConnectTimeout => Outcome::ConnectTimeout,
-        Reason::BackendReset | Reason::BadResponse => Outcome::Reset,
+        Reason::BackendReset => Outcome::Reset,
+        // What the client gets for it too.
+        Reason::BadResponse => Outcome::Status(502),
         Reason::BackendTimeout => Outcome::Timeout,
         _ => Outcome::Nothing,
     }

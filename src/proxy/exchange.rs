@@ -264,6 +264,8 @@ impl<'a> Exchange<'a> {
             AttemptEnd::Client(end) => Ok(Box::pin(self.end_by_client(end)).await),
             AttemptEnd::Failed(failure) => {
                 self.record(None, failure.outcome());
+                // Who speaks no HTTP will not do better at once.
+                self.failed_in_passing &= failure.reason != Reason::BadResponse;
                 self.log_failure(backend, failure.reason, &failure.detail);
                 self.pay_for_retry(&failure);
                 Err(failure.reason)
