@@ -27,7 +27,7 @@ Examples:
   weir simulate --scenario antagonist --strategies p2c,prequal --seed 7 --json
   weir simulate --scenario herd --set strategy.slow_start=5s
 
-Scenarios: steady, slow-one, kill-one, fast-fail, burst, herd, antagonist
+Scenarios: steady, unequal, hot-keys, slow-one, kill-one, fast-fail, burst, herd, antagonist
 
 Exit codes:
   0  it ran

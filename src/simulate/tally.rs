@@ -52,6 +52,7 @@ pub struct Slice {
     pub done: u64,
     pub failed: u64,
     /// In nanoseconds.
+    pub p50: Nanos,
     pub p99: Nanos,
     /// Most that waited at one backend.
     pub queue: usize,
@@ -130,6 +131,7 @@ impl Tally {
         let mut slice = std::mem::take(&mut self.current);
         slice.queue = queue;
         if slice.done > 0 {
+            slice.p50 = self.slice.value_at_quantile(0.5);
             slice.p99 = self.slice.value_at_quantile(0.99);
             self.slice.reset();
         }

@@ -17,6 +17,8 @@ use values::{Count, Fraction, Lasting, Positions, Positive, Skew, Span};
 /// The scenarios that weir brings along, by name.
 pub const PRESETS: &[(&str, &str)] = &[
     ("steady", include_str!("../scenarios/steady.toml")),
+    ("unequal", include_str!("../scenarios/unequal.toml")),
+    ("hot-keys", include_str!("../scenarios/hot-keys.toml")),
     ("slow-one", include_str!("../scenarios/slow-one.toml")),
     ("kill-one", include_str!("../scenarios/kill-one.toml")),
     ("fast-fail", include_str!("../scenarios/fast-fail.toml")),
