@@ -72,7 +72,7 @@ impl Settings {
         let breaker = &config.circuit_breaker;
         Settings {
             strategy: config.strategy.clone(),
-            breaker: breaker.enabled.then(|| breaker::Settings {
+            breaker: breaker.enabled.then_some(breaker::Settings {
                 failure_threshold: breaker.failure_threshold,
                 reset_timeout: breaker.reset_timeout,
                 half_open_requests: breaker.half_open_requests,
