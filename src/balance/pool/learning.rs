@@ -7,7 +7,7 @@ use super::{Choice, Event, Events, Pool};
 use crate::balance::breaker::{self, Effect};
 use crate::balance::ejection::{EjectReason, EjectionEffect};
 use crate::balance::outcome::Outcome;
-use crate::balance::outlier::{self, Sample, Seen, SilenceWatch};
+use crate::balance::outlier::{self, LEAST_WAITING, Sample, Seen, SilenceWatch};
 use crate::balance::shared::Flag;
 use crate::clock::Millis;
 
@@ -234,28 +234,41 @@ impl Pool {
         now: Millis,
         events: Events<'_>,
     ) {
-        let mut latencies = Vec::with_capacity(self.members.len());
         let seen: Vec<_> = self
             .members
             .iter()
             .zip(answers)
             .map(|(member, &answers)| {
                 let shared = &member.shared;
-                is_well(member).then(|| {
-                    latencies.extend(shared.latency().read(now));
-                    Seen {
-                        waiting: shared.waiting(),
-                        answered: shared.answered(),
-                        answers,
-                    }
+                is_well(member).then(|| Seen {
+                    waiting: shared.waiting(),
+                    answered: shared.answered(),
+                    answers,
                 })
             })
             .collect();
-        latencies.sort_by(f32::total_cmp);
-        let median = latencies.get(latencies.len() / 2).copied().unwrap_or(0.0);
-        let median = Duration::from_micros(median as u64);
+        let somebody_waits = seen.iter().flatten().any(|seen| seen.waiting >= LEAST_WAITING);
+        let median = if somebody_waits {
+            self.median_latency(now)
+        } else {
+            Duration::ZERO
+        };
         for index in watch.look(&seen, median, now) {
             self.eject(index, EjectReason::Silent, now, events);
         }
+    }
+
+    /// Of those that are well; zero if nothing is known.
+    fn median_latency(&self, now: Millis) -> Duration {
+        let well = self.members.iter().filter(|member| is_well(member));
+        let mut latencies: Vec<f32> = well
+            .filter_map(|member| member.shared.latency().read(now))
+            .collect();
+        if latencies.is_empty() {
+            return Duration::ZERO;
+        }
+        let middle = latencies.len() / 2;
+        let (_, median, _) = latencies.select_nth_unstable_by(middle, f32::total_cmp);
+        Duration::from_micros(*median as u64)
     }
 }
