@@ -25,7 +25,7 @@ fn table() -> RateTable {
 
 /// One request of one of 10,000 clients, from its address to the verdict; nanoseconds pass as they would.
 fn check(table: &RateTable, turn: u32) -> bool {
-    let client = IpAddr::from((0x0a00_0000 | turn % 10_000).to_be_bytes());
+    let client = IpAddr::from((0x0a00_0000 + turn % 10_000).to_be_bytes());
     let key = table
         .key(black_box(Some(client)), |_| None)
         .expect("it is limited");

@@ -141,7 +141,10 @@ fn own_answers_are_counted_apart(driver: Driver) {
 
 fn failed_attempts_are_counted(driver: Driver) {
     let backend = Backend::sending_then_close("");
-    let weir = Weir::before(driver, &backend);
+    let weir = Weir::on(driver)
+        .backend(&backend)
+        .set("retry.max_retries", 0)
+        .start();
     let mut client = weir.client();
     for _ in 0..3 {
         assert_eq!(client.get("/").status(), 502);

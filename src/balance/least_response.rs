@@ -7,7 +7,7 @@
 //!   equals one is drawn. So noise does not choose. Beyond the band the factor counts squared.
 //! - The band is drawn anew at each pick and wider than x with probability (2/x)⁴: there is no edge at which a backend
 //!   loses everything. One ten times as slow is let in by one pick in a thousand.
-//! - One pick in 400 goes to whoever has not been asked for longest, if that is more than a second. So who was slow, or
+//! - One pick in 512 goes to whoever has not been asked for longest, if that is more than a second. So who was slow, or
 //!   idle, is found to be fast again by real requests, and one ten times as slow costs less than one in 200 of them.
 //! - A backend without an average to rely on counts as one of the best, but has two attempts in flight at most.
 //!
@@ -27,7 +27,7 @@ const WINDOW: usize = 64;
 const MAX_UNKNOWN: u32 = 2;
 
 /// One pick in so many goes to whoever has not been asked for longest.
-const TRICKLE: u64 = 400;
+const TRICKLE: u64 = 512;
 
 /// Who was asked within this is not asked for the sake of asking.
 const ASKED_LATELY: Duration = Duration::from_secs(1);

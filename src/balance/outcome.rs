@@ -5,12 +5,13 @@ use crate::config::model::Failure;
 /// The end of one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// A response head came with this status, and its body was whole or ended by the client.
+    /// A response head came with this status, and its body was whole or ended by the client; or, as 502, a response that is
+    /// none.
     Status(u16),
     /// Nobody listens there, or the way there does not exist.
     ConnectRefused,
     ConnectTimeout,
-    /// Closed or reset before the response was whole, or a response that is none.
+    /// Closed or reset before the response was whole.
     Reset,
     /// Silent past its time.
     Timeout,

@@ -7,6 +7,7 @@ use super::budget::RetryBudget;
 use super::liveness::Candidates;
 use super::prequal::ProbePool;
 use super::shared::Shared;
+use super::tail::Tail;
 use crate::clock::Millis;
 
 /// The least share of its weight that a backend has at the start of its ramp.
@@ -127,6 +128,8 @@ pub struct Local {
     pub random: fastrand::Rng,
     /// What retries may cost.
     pub budget: RetryBudget,
+    /// How slow the slowest of twenty is, for hedging.
+    pub tail: Tail,
     /// What backends answered to the probes of `prequal`.
     pub probes: ProbePool,
 }
@@ -137,6 +140,7 @@ impl Local {
         Local {
             random: fastrand::Rng::with_seed(seed),
             budget: RetryBudget::new(20, 10.0, Millis(0)),
+            tail: Tail::default(),
             probes: ProbePool::default(),
         }
     }

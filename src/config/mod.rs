@@ -86,6 +86,15 @@ pub struct Loaded {
     backends: Vec<Written>,
 }
 
+/// The keys (`section.key`) whose values differ; backends aside.
+pub fn changed_keys(old: &Config, new: &Config) -> Vec<String> {
+    keys::KEYS
+        .iter()
+        .filter(|key| (key.show)(old) != (key.show)(new))
+        .map(|key| key.path())
+        .collect()
+}
+
 /// Reads all sources; on an error, everything that is wrong in any of them.
 pub fn load(sources: &Sources) -> Result<Loaded, Errors> {
     let mut assembly = Assembly::new();

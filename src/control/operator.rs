@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::{Value, json};
 
 use crate::balance::shared::Flag;
-use crate::config::Config;
+use crate::config::{Config, changed_keys};
 use crate::control::resolve::{check_source, resolve_all};
 use crate::control::snapshots::{Maker, sticky_secret};
 use crate::snapshot::{Published, Snapshot};
@@ -159,7 +159,6 @@ impl Operator {
         self.publish(config, addresses, secret);
         Ok(json!({
             "reloaded": true,
-            "backends": new.len(),
             "added": new.iter().filter(|name| !old.contains(name)).collect::<Vec<_>>(),
             "removed": old.iter().filter(|name| !new.contains(name)).collect::<Vec<_>>(),
             "needs_restart": restart,
@@ -183,6 +182,12 @@ impl Operator {
             apply_mode(backend, overrides.get(&backend.name).and_then(|set| set.mode));
         }
         self.published.replace(snapshot.with_written(written));
+        let now = self.published.current();
+        for backend in &before.pool.backends {
+            if !now.pool.backends.iter().any(|other| Arc::ptr_eq(other, backend)) {
+                backend.retire();
+            }
+        }
         (self.changed)(&self.published.current());
     }
 
@@ -269,37 +274,26 @@ fn apply_mode(backend: &Backend, mode: Option<Mode>) {
         .set(Flag::Maintenance, mode == Some(Mode::Maintenance));
 }
 
-/// The keys whose new values wait for the next start.
-fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
-    let changed = [
-        ("server.address", old.server.address != new.server.address),
-        ("server.backlog", old.server.backlog != new.server.backlog),
-        (
-            "server.max_connections",
-            old.server.max_connections != new.server.max_connections,
-        ),
-        ("runtime", old.runtime != new.runtime),
-        (
-            "limits.buffer_memory",
-            old.limits.buffer_memory != new.limits.buffer_memory,
-        ),
-        (
-            "limits.max_connections_per_ip",
-            old.limits.max_connections_per_ip != new.limits.max_connections_per_ip,
-        ),
-        (
-            "rate_limit.max_keys",
-            old.rate_limit.max_keys != new.rate_limit.max_keys,
-        ),
-        ("logging", old.logging != new.logging),
-        ("admin", old.admin != new.admin),
-        ("observe", old.observe != new.observe),
-    ];
-    changed
-        .iter()
-        .filter(|(_, changed)| *changed)
-        .map(|(key, _)| *key)
-        .collect()
+/// The keys, or sections, whose new values wait for the next start.
+const AT_START: &[&str] = &[
+    "server.address",
+    "server.backlog",
+    "server.max_connections",
+    "runtime.",
+    "limits.buffer_memory",
+    "limits.max_connections_per_ip",
+    "logging.",
+    "admin.",
+    "observe.",
+];
+
+fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
+    let at_start = |key: &String| {
+        AT_START
+            .iter()
+            .any(|known| key == known || (known.ends_with('.') && key.starts_with(known)))
+    };
+    changed_keys(old, new).into_iter().filter(at_start).collect()
 }
 
 #[cfg(test)]
@@ -315,6 +309,6 @@ mod tests {
         assert!(needs_restart(&old, &new).is_empty());
         new.runtime.workers = 9;
         new.server.address.clear();
-        assert_eq!(needs_restart(&old, &new), ["server.address", "runtime"]);
+        assert_eq!(needs_restart(&old, &new), ["server.address", "runtime.workers"]);
     }
 }

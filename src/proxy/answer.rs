@@ -15,7 +15,7 @@ pub struct AnswerOptions {
     pub head_only: bool,
     /// `http.reason_header`
     pub reason_header: bool,
-    /// Seconds for `Retry-After` (RFC 9110 §10.2.3). Where no backend is eligible it is 1 unless told.
+    /// Seconds for `Retry-After` (RFC 9110 §10.2.3). Where no backend is eligible or has room it is 1 unless told.
     pub retry_after: Option<u64>,
     /// For `RateLimit-Policy` and `RateLimit`.
     pub rate_limit: Option<Fields>,
@@ -55,7 +55,11 @@ pub fn write_answer(reason: Reason, options: AnswerOptions, out: &mut Buffer) {
     if options.reason_header {
         let _ = write!(out, "x-weir-reason: {word}\r\n");
     }
-    let soon = (reason == Reason::NoBackend).then_some(1);
+    let soon = matches!(
+        reason,
+        Reason::NoBackend | Reason::QueueFull | Reason::QueueTimeout
+    )
+    .then_some(1);
     if let Some(seconds) = options.retry_after.or(soon) {
         let _ = write!(out, "Retry-After: {seconds}\r\n");
     }

@@ -19,11 +19,11 @@ use crate::upstream::backend::Backend;
 use crate::upstream::pool::Connection;
 
 /// The request as it goes out, and what of its body has not been received yet.
-struct Outgoing {
-    buffer: Buffer,
+pub(super) struct Outgoing {
+    pub(super) buffer: Buffer,
     follower: BodyFollower,
     /// Bytes behind the head that are in `buffer`.
-    taken: usize,
+    pub(super) taken: usize,
     payload: u64,
 }
 
@@ -72,7 +72,9 @@ pub(super) fn outcome_of(reason: Reason) -> Outcome {
     match reason {
         Reason::ConnectRefused => Outcome::ConnectRefused,
         Reason::ConnectTimeout => Outcome::ConnectTimeout,
-        Reason::BackendReset | Reason::BadResponse => Outcome::Reset,
+        Reason::BackendReset => Outcome::Reset,
+        // What the client gets for it too.
+        Reason::BadResponse => Outcome::Status(502),
         Reason::BackendTimeout => Outcome::Timeout,
         _ => Outcome::Nothing,
     }
@@ -124,6 +126,9 @@ impl<'a> Exchange<'a> {
         if !outgoing.follower.is_done() {
             return Box::pin(self.both_ways(connection, outgoing)).await;
         }
+        if self.view.config.hedge.enabled && self.may_repeat() {
+            return Box::pin(self.hedged(connection, outgoing.buffer, outgoing.taken)).await;
+        }
         let progress = Progress::default();
         progress.request_done.set(true);
         progress.whole.set(true);
@@ -132,10 +137,20 @@ impl<'a> Exchange<'a> {
             .relay()
             .await;
         self.head_at = progress.head_at.get();
+        self.end_of(relayed, connection, outgoing.taken)
+    }
+
+    /// How the attempt ended whose whole request, with `taken` bytes of body, had gone out before its answer was read.
+    pub(super) fn end_of(
+        &mut self,
+        relayed: Result<ResponseEnd, NoAnswer>,
+        connection: Connection,
+        taken: usize,
+    ) -> AttemptEnd {
         match relayed {
             Ok(end) => {
                 if !matches!(end, ResponseEnd::Refused { .. }) {
-                    let used = self.request.head_len + outgoing.taken;
+                    let used = self.request.head_len + taken;
                     self.request.inbound.buffer.consume(used);
                 }
                 AttemptEnd::Response {
@@ -155,7 +170,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    async fn connect(&self, backend: &Arc<Backend>) -> Result<Connection, Failure> {
+    pub(super) async fn connect(&self, backend: &Arc<Backend>) -> Result<Connection, Failure> {
         let (settings, shard) = (&self.view.config.upstream, &self.worker.shard);
         let connected = self
             .worker
@@ -183,7 +198,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// The outgoing head with as much of the body as came with it.
-    fn prepare(&mut self, backend: &Backend) -> Result<Outgoing, Reason> {
+    pub(super) fn prepare(&mut self, backend: &Backend) -> Result<Outgoing, Reason> {
         let http = &self.view.config.http;
         let head = &self.request.head.request;
         let rewrite = RequestRewrite {
@@ -239,7 +254,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// The line that brings the client back to this backend, unless it has it.
-    fn cookie(&self) -> &'a [u8] {
+    pub(super) fn cookie(&self) -> &'a [u8] {
         match (&self.view.sticky, &self.placed) {
             (Some(sticky), Some(placed)) if self.counted && self.sticky != Some(placed.index) => {
                 sticky.line(placed.index)

@@ -112,14 +112,16 @@ impl Context {
         let max_idle = share(newer.config.upstream.max_idle, self.shard.number(), self.workers);
         self.upstream.set_max_idle(max_idle);
         // Connections to who is gone have nobody to serve any more.
-        self.upstream.close_idle(|backend| !newer.has(backend));
+        let stays = |backend: &Arc<Backend>| {
+            newer
+                .pool
+                .backends
+                .iter()
+                .chain(&newer.internal)
+                .any(|other| Arc::ptr_eq(other, backend))
+        };
+        self.upstream.close_idle(|backend| !stays(backend));
         self.view.replace(newer);
-    }
-
-    /// Whether a backend that an exchange found in `view` is still there: its connections may serve others.
-    pub fn is_in_service(&self, view: &Rc<View>, backend: &Arc<Backend>) -> bool {
-        let current = self.view.borrow();
-        Rc::ptr_eq(&current, view) || current.has(backend)
     }
 
     /// Whether every answer from now on is the last of its connection.

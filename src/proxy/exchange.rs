@@ -88,6 +88,10 @@ impl<'a> Placed<'a> {
         }
     }
 
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
     /// Teaches the pool how the attempt ended, `took` after it began.
     fn settle(&mut self, outcome: Outcome, took: Duration) {
         if let (Some(pool), Some(choice)) = (self.pool, self.choice.take()) {
@@ -260,6 +264,8 @@ impl<'a> Exchange<'a> {
             AttemptEnd::Client(end) => Ok(Box::pin(self.end_by_client(end)).await),
             AttemptEnd::Failed(failure) => {
                 self.record(None, failure.outcome());
+                // Who speaks no HTTP will not do better at once.
+                self.failed_in_passing &= failure.reason != Reason::BadResponse;
                 self.log_failure(backend, failure.reason, &failure.detail);
                 self.pay_for_retry(&failure);
                 Err(failure.reason)
@@ -303,7 +309,7 @@ impl<'a> Exchange<'a> {
 
     /// After a whole response: keeps what can serve another exchange.
     fn go_on(&mut self, complete: Complete, connection: Connection, request_done: bool) -> After {
-        if complete.reusable && request_done && self.worker.is_in_service(self.view, connection.backend()) {
+        if complete.reusable && request_done {
             self.worker
                 .upstream
                 .keep(connection, complete.suspect, clock::now());
@@ -441,6 +447,9 @@ impl<'a> Exchange<'a> {
         // How long a client takes to read is not the backend's.
         let to_head = self.head_at.take().map_or(took, |at| at - placed.started);
         placed.settle(outcome, to_head);
+        if self.view.config.hedge.enabled && !outcome.is_failure() {
+            self.worker.local.borrow_mut().tail.record(to_head);
+        }
         if std::mem::take(&mut self.on_budget) {
             let mut local = self.worker.local.borrow_mut();
             if outcome.is_failure() {

@@ -10,6 +10,7 @@ pub mod connection;
 pub mod context;
 
 pub mod exchange;
+mod hedge;
 pub mod join;
 pub mod key;
 mod load_probe;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::balance::liveness::Candidates;
 use crate::balance::outcome::Outcome;
 use crate::balance::pool::{Ask, Choice};
-use crate::balance::tried::TRIED_MAX;
+use crate::balance::tried::{TRIED_MAX, Tried};
 use crate::clock;
 use crate::limits::address::{self, Identity};
 use crate::limits::cookie;
@@ -66,9 +66,8 @@ impl<'a> Exchange<'a> {
             key: self.key,
             sticky: self.sticky,
             tried,
-            // Where nothing is ever sent again, no better request for a trial will come.
-            may_try: self.view.retry.max_retries == 0
-                || (self.retries < self.view.retry.max_retries && self.is_repeatable()),
+            // Where nothing is ever sent again, one request is as good as another.
+            may_try: self.view.retry.max_retries == 0 || self.may_repeat(),
         }
     }
 
@@ -86,6 +85,20 @@ impl<'a> Exchange<'a> {
             load_probe::send_due(self.worker, self.view, &self.ask(&[]));
         }
         placed
+    }
+
+    /// A backend for an attempt beside one that is under way, none of those tried; only where a slot is free at once.
+    pub(super) fn place_beside(&self, tried: Tried) -> Option<Placed<'a>> {
+        let pool = &self.view.pool;
+        let max = self.view.config.limits.max_inflight;
+        let ask = Ask {
+            sticky: None,
+            ..self.ask(tried.as_slice())
+        };
+        let choice = pool.balance.pick(&ask, &mut self.worker.local.borrow_mut())?;
+        let backend = pool.backends.get(choice.index)?;
+        self.begin_at(choice, max.unwrap_or(u32::MAX))
+            .then(|| Placed::new(Some(pool), backend, Some(choice), max.map(|_| &self.worker.queue)))
     }
 
     fn place_at_once(&self) -> Result<Placed<'a>, Reason> {

@@ -171,6 +171,15 @@ impl<'a> Response<'a> {
 
     /// Moves the response from the backend to the client.
     pub async fn relay(&mut self) -> Result<ResponseEnd, NoAnswer> {
+        match self.head().await? {
+            Some(head_len) => self.pass(head_len).await,
+            None => Ok(ResponseEnd::ClientGone),
+        }
+    }
+
+    /// Reads until the final head is there, and says how long it is; none: the client is gone. Nothing of it goes to the
+    /// client before [`Self::pass`]; interim responses do.
+    pub async fn head(&mut self) -> Result<Option<usize>, NoAnswer> {
         if self.progress.request_done.get() {
             let patience = self.view.head_patience;
             self.backend.set_read_deadline(clock::now() + patience);
@@ -186,13 +195,18 @@ impl<'a> Response<'a> {
                 return Err(NoAnswer::new(Reason::BadResponse, "too many interim responses"));
             }
             if self.asked.version == Version::Http11 && Box::pin(self.pass_interim()).await.is_err() {
-                return Ok(ResponseEnd::ClientGone);
+                return Ok(None);
             }
             self.buffer.consume(head_len);
             self.head.reset();
         };
         self.progress.head_seen.set(true);
         self.backend.set_read_deadline(Millis::NEVER);
+        Ok(Some(head_len))
+    }
+
+    /// Passes the response on, whose final head is there.
+    pub async fn pass(&mut self, head_len: usize) -> Result<ResponseEnd, NoAnswer> {
         if self.may_refuse && self.head.status() >= 400 && self.refuses() {
             return Ok(self.refuse(head_len));
         }

@@ -326,12 +326,6 @@ impl View {
             snapshot: current.clone(),
         }))
     }
-
-    /// Whether it names this very backend.
-    pub fn has(&self, backend: &Arc<Backend>) -> bool {
-        let mut all = self.pool.backends.iter().chain(&self.internal);
-        all.any(|other| Arc::ptr_eq(other, backend))
-    }
 }
 
 impl Deref for View {

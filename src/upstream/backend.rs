@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_utils::CachePadded;
@@ -93,6 +93,8 @@ pub struct Backend {
     pub history: History,
     pub gauges: Gauges,
     last_good: AtomicUsize,
+    /// No snapshot in force names it any more.
+    retired: AtomicBool,
     /// What picks know of it.
     pub shared: Arc<Shared>,
     /// What the health thread saw.
@@ -122,6 +124,7 @@ impl Backend {
             history: History::default(),
             gauges: Gauges::new(workers),
             last_good: AtomicUsize::new(0),
+            retired: AtomicBool::new(false),
             shared: Arc::default(),
             probes: Probes::default(),
             sockets: CachePadded::default(),
@@ -132,6 +135,15 @@ impl Backend {
     /// Exchanges under way, over all workers.
     pub fn in_flight(&self) -> usize {
         self.shared.in_flight() as usize
+    }
+
+    /// It has left the configuration: what it has in flight ends, and nothing is kept for it.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
     }
 
     /// Notes why its state changed, if it did.

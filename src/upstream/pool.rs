@@ -218,6 +218,7 @@ impl Upstream {
         let waiting_here = self.waiting_here(connection.backend());
         // One that the sweeper ended is dead, one that another worker waits for makes room by closing.
         if connection.expired()
+            || connection.backend().is_retired()
             || (waiting_here == 0
                 && (self.max_idle.get() == 0 || self.is_wanted_elsewhere(connection.backend())))
         {
