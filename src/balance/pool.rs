@@ -41,6 +41,10 @@ const UNWELL: u32 = Flag::ProbeDown as u32 | Flag::Dead as u32 | Flag::Ejected a
 /// How long a trial waits for a request that may be sent again if it fails; then any will do.
 const TRIAL_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a backend that gave no answer is spared what can be sent only once, unless it answers before. A run of failures
+/// takes it out altogether; this is for the first few, each of which would be a request lost.
+const DOUBT: Duration = Duration::from_secs(1);
+
 /// The first ejection of a backend that refused a connect where no probe would find out when it is back.
 const REFUSED_EJECTION: Duration = Duration::from_secs(1);
 
@@ -272,6 +276,14 @@ impl Pool {
         let Some(index) = self.strategy.pick(&self.scene(ask), local) else {
             return self.pick_spare(ask);
         };
+        if !ask.may_try
+            && self
+                .members
+                .get(index)
+                .is_some_and(|member| member.shared.is_doubtful(ask.now))
+        {
+            return self.pick_again(index, ask, local);
+        }
         match self.admit(index, ask) {
             Some(choice) => Some(choice),
             None => self.pick_again(index, ask, local),
@@ -355,7 +367,9 @@ impl Pool {
             let Some(index) = self.strategy.pick(&self.scene(&again), local) else {
                 break;
             };
-            match self.admit(index, ask) {
+            let doubtful = !ask.may_try && self.members[index].shared.is_doubtful(ask.now);
+            let admitted = if doubtful { None } else { self.admit(index, ask) };
+            match admitted {
                 Some(choice) => return Some(choice),
                 None => refused = index,
             }
@@ -454,8 +468,12 @@ impl Pool {
         } else {
             shared.latency().record(took, now);
         }
-        if let Outcome::Status(_) = outcome {
-            shared.set_answered(now);
+        match outcome {
+            Outcome::Status(_) => {
+                shared.set_answered(now);
+                shared.trust();
+            }
+            _ => shared.doubt(now + DOUBT),
         }
         match outcome {
             Outcome::ConnectRefused => self.refused(choice.index, now, events),

@@ -362,7 +362,8 @@ async fn client(shared: Arc<Shared>, begins: Duration) {
             shared.answered.fetch_add(1, Ordering::AcqRel);
         }
         if !shared.plan.pause.is_zero() {
-            tokio::time::sleep(shared.plan.pause).await;
+            // Not in step with the others, or every pause would end in a burst of all.
+            tokio::time::sleep(shared.plan.pause.mul_f64(0.5 + fastrand::f64())).await;
         }
     }
 }
