@@ -10,8 +10,9 @@
 //! hot, the one with the least in flight. Each use adds one to what that answer says is in flight, and after some uses, or
 //! a second, or when it is the oldest or worst in its turn, an answer is dropped.
 //!
-//! With fewer than two usable answers, or without a `probe_path`, the same rule looks at weir's own counts of up to 16
-//! backends in a row from a random one: in flight over weight, and the average response time. As those averages are not
+//! With fewer than two usable answers, where the limit allows less than one probe for two requests (what is so old is worse
+//! than what weir counts itself: `weir simulate --scenario steady`), or without a `probe_path`, the same rule looks at weir's
+//! own counts of up to 16 backends in a row from a random one: in flight over weight, and the average response time. As those averages are not
 //! new, what `least-response` does against starving is done here too: latencies within a band are equal, and a
 //! trickle goes to whoever has not been asked.
 //!
@@ -40,6 +41,9 @@ const COLD_PERCENT: usize = 84;
 
 /// Fewer usable answers than this, and weir's own counts decide.
 const MIN_ANSWERS: usize = 2;
+
+/// With fewer probes for each pick than this, answers are too old by the time they are used, and weir's own counts decide.
+const LEAST_PER_PICK: f32 = 0.5;
 
 /// Uses of one answer, at most: weir's own counts are better than what was added up so often.
 const MAX_USES: f32 = 16.0;
@@ -134,7 +138,8 @@ impl Default for ProbePool {
             owed: 0.0,
             allowed: 0.0,
             refilled: Millis(0),
-            per_pick: 0.0,
+            // As long as nobody knows: just enough.
+            per_pick: LEAST_PER_PICK,
             to_drop: 0.0,
             drop_oldest: false,
         }
@@ -216,6 +221,7 @@ impl ProbePool {
         *self = ProbePool {
             allowed: self.allowed,
             refilled: self.refilled,
+            per_pick: self.per_pick,
             ..ProbePool::default()
         };
     }
@@ -319,7 +325,12 @@ impl ProbePool {
     fn max_uses(&self, members: usize) -> u16 {
         let fresh = 1.0 - POOL as f32 / members.max(1) as f32;
         let gain = (fresh - 1.0 / 3.0) * self.per_pick;
-        let uses = if gain > 0.0 { 2.0 / gain } else { MAX_USES };
+        let uses = if gain > 0.0 {
+            2.0 / gain
+        } else {
+            // So few backends that most answers replace another: new ones come at the pace that probes are sent.
+            1.0 / self.per_pick
+        };
         uses.clamp(1.0, MAX_USES).round() as u16
     }
 }
@@ -346,7 +357,7 @@ impl Prequal {
     /// The candidate that is likely to answer first, by what backends answered to probes or else by weir's own counts.
     #[inline]
     pub fn pick(&self, pick: &Pick<'_>, local: &mut Local) -> Option<usize> {
-        if !local.probes.is_empty() {
+        if local.probes.per_pick >= LEAST_PER_PICK && !local.probes.is_empty() {
             let max_uses = local.probes.max_uses(pick.members.len());
             if let Some(index) = local.probes.choose(pick, max_uses) {
                 return Some(index);
