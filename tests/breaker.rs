@@ -311,7 +311,7 @@ fn the_only_backend_is_never_shut_off(driver: Driver) {
     assert_eq!(weir.breaker("a"), "CLOSED");
     let shown = weir.backend("a");
     assert!(shown["breaker"]["held"].as_u64() > Some(0), "{shown}");
-    assert_eq!(weir.log_lines(&["held"]).len(), 1, "said once");
+    assert_eq!(weir.wait_log_lines(&["held"], 1).len(), 1, "said once");
 }
 
 fn the_only_backend_is_shut_off_when_that_was_asked_for(driver: Driver) {

@@ -33,7 +33,9 @@ fn learn(client: &mut Wire) {
 
 fn timed(client: &mut Wire, method: &str) -> Duration {
     let began = Instant::now();
-    client.send(format!("{method} / HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n"));
+    client.send(format!(
+        "{method} / HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n"
+    ));
     assert_eq!(client.response(method).status(), 200);
     began.elapsed()
 }

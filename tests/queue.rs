@@ -87,6 +87,7 @@ fn who_waits_is_served_in_order(driver: Driver) {
             client
         })
         .collect();
+    assert_eq!(backend.requests().len(), 1, "one is served, seven wait");
     gate.open();
     for (n, client) in clients.iter_mut().enumerate() {
         assert_eq!(client.response("GET").body, format!("/{n}").as_bytes());
@@ -209,6 +210,7 @@ fn a_place_that_one_worker_frees_wakes_the_other(driver: Driver) {
     load.wait_answered(400);
     let report = load.stop();
     report.assert_none_failed();
+    assert_eq!(backend.most_in_flight(), 1);
     // 24 who take turns of 5 ms: nobody is passed over again and again.
     let longest = report.percentile(1.0);
     assert!(

@@ -27,7 +27,7 @@ const LEAST_ANSWERS: u64 = 5;
 const LEAST_SLOWNESS: Duration = Duration::from_millis(5);
 
 /// Attempts that wait for a backend at once before its silence means anything.
-const LEAST_WAITING: u32 = 3;
+pub const LEAST_WAITING: u32 = 3;
 /// Answers of the others meanwhile.
 const LEAST_OTHER_ANSWERS: u64 = 10;
 /// How long silence must last at least...

@@ -45,6 +45,8 @@ struct Condition {
     trial_since: AtomicU64,
     /// How often opening or ejecting did not take effect.
     held: AtomicU64,
+    /// Until when it is doubtful, in milliseconds; 0: it is not.
+    doubtful_until: AtomicU64,
     /// A worker asks for a probe at once.
     probe_asked: AtomicBool,
 }
@@ -188,6 +190,25 @@ impl Shared {
     pub fn set_ramp(&self, from: Option<Millis>) {
         let since = from.map_or(0, |from| from.0.max(1));
         self.condition.ramp_from.store(since, Ordering::Relaxed);
+    }
+
+    /// An attempt got no answer: until then, what can be sent only once goes elsewhere.
+    pub fn doubt(&self, until: Millis) {
+        self.condition.doubtful_until.store(until.0, Ordering::Relaxed);
+    }
+
+    /// An attempt was answered.
+    #[inline]
+    pub fn trust(&self) {
+        // Looking first keeps the line shared.
+        if self.condition.doubtful_until.load(Ordering::Relaxed) != 0 {
+            self.condition.doubtful_until.store(0, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    pub fn is_doubtful(&self, now: Millis) -> bool {
+        now.0 < self.condition.doubtful_until.load(Ordering::Relaxed)
     }
 
     pub fn trial_since(&self) -> Millis {

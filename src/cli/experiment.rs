@@ -185,7 +185,7 @@ fn write(report: &Report, out: &Path, json: &Path) -> Result<(), Error> {
     written(json, &format!("{:#}\n", report.json))
 }
 
-/// SIGINT and SIGTERM ask for an early end; a second one ends the process, and the kernel its children.
+/// SIGINT and SIGTERM ask for an early end, which comes within the seconds that anything here may take.
 fn stop_at_signals() -> io::Result<Stop> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -199,12 +199,8 @@ fn stop_at_signals() -> io::Result<Stop> {
     std::thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {
-            runtime.block_on(async {
-                signals.next().await;
-                asked.stop();
-                signals.next().await;
-            });
-            std::process::exit(i32::from(exit::CUT));
+            runtime.block_on(signals.next());
+            asked.stop();
         })?;
     Ok(stop)
 }

@@ -333,7 +333,7 @@ pub(super) static KEYS: &[Key<Config>] = keys! {
         "Methods that may be sent again after something was sent.";
     on = retry.on: List { form: FailureForm { stale: true }, min: 0, max: 64 },
         "What is retried; a stale connection always is.";
-    buffer = retry.buffer: InMemory(Size { min: 0, max: 16 * MIB }),
+    buffer = retry.buffer: InMemory(Size { min: 0, max: 128 * KIB }),
         "How much of a request body is kept to be sent again.";
     per_try_timeout = retry.per_try_timeout: or_none(Time::POSITIVE),
         "One attempt.";

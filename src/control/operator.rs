@@ -21,6 +21,9 @@ use crate::upstream::history::Why;
 /// Reads the configuration again from where it came; an error is the text that `weir check` would print.
 pub type Reread = Box<dyn Fn() -> Result<(Config, Vec<String>), String> + Send + Sync>;
 
+/// Is told of every snapshot that comes into force.
+pub type Changed = Box<dyn Fn(&Arc<Snapshot>) + Send + Sync>;
+
 /// What was said at run time of one backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Override {
@@ -85,17 +88,12 @@ pub struct Operator {
     /// One reload after the other.
     reloading: tokio::sync::Mutex<()>,
     /// Told of every new snapshot.
-    changed: Box<dyn Fn(&Arc<Snapshot>) + Send + Sync>,
+    changed: Changed,
 }
 
 impl Operator {
     /// `changed` is called with every snapshot that comes into force after the first.
-    pub fn new(
-        published: Arc<Published>,
-        maker: Maker,
-        reread: Option<Reread>,
-        changed: Box<dyn Fn(&Arc<Snapshot>) + Send + Sync>,
-    ) -> Self {
+    pub fn new(published: Arc<Published>, maker: Maker, reread: Option<Reread>, changed: Changed) -> Self {
         Operator {
             started_with: published.current().config.clone(),
             published,

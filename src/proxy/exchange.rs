@@ -225,7 +225,7 @@ impl<'a> Exchange<'a> {
             self.worker.shard.selection(&backend.counts, self.retries > 0);
         }
         let mut end = self.attempt(backend, false).await;
-        if matches!(&end, AttemptEnd::Failed(failure) if failure.stale) {
+        if matches!(&end, AttemptEnd::Failed(failure) if failure.stale) && !self.leaves_the_stale() {
             // The dead connection's place in the list of wires is somebody else's by now.
             self.client.wire.wait_for_nobody();
             end = Box::pin(self.attempt(backend, true)).await;
@@ -263,16 +263,34 @@ impl<'a> Exchange<'a> {
             },
             AttemptEnd::Client(end) => Ok(Box::pin(self.end_by_client(end)).await),
             AttemptEnd::Failed(failure) => {
-                self.record(None, failure.outcome());
+                let paid = failure.stale && std::mem::take(&mut self.on_budget);
+                let outcome = if paid { Outcome::Stale } else { failure.outcome() };
+                self.record(None, outcome);
                 // Who speaks no HTTP will not do better at once.
                 self.failed_in_passing &= failure.reason != Reason::BadResponse;
                 self.log_failure(backend, failure.reason, &failure.detail);
-                self.pay_for_retry(&failure);
+                if paid {
+                    self.on_budget = true;
+                } else {
+                    self.pay_for_retry(&failure);
+                }
                 Err(failure.reason)
             }
         };
         self.placed = None;
         result
+    }
+
+    /// A connection died while it was idle: whether its backend has gone too by what others found, so that another one is
+    /// the better choice, if the budget pays for it.
+    fn leaves_the_stale(&mut self) -> bool {
+        let gone = self
+            .placed
+            .as_ref()
+            .is_some_and(|placed| self.counted && !self.view.pool.is_eligible(placed.index));
+        self.on_budget |=
+            gone && self.may_repeat() && self.worker.local.borrow_mut().budget.take(clock::now());
+        gone && self.on_budget
     }
 
     /// Whether the failed attempt is followed by another one, as far as rules and budget decide.
@@ -309,6 +327,15 @@ impl<'a> Exchange<'a> {
 
     /// After a whole response: keeps what can serve another exchange.
     fn go_on(&mut self, complete: Complete, connection: Connection, request_done: bool) -> After {
+        if self.retries > 0 {
+            let (status, attempts) = (complete.status, self.retries + 1);
+            tracing::info!(
+                status,
+                attempts,
+                backend = connection.backend().name,
+                "answered after a retry"
+            );
+        }
         if complete.reusable && request_done {
             self.worker
                 .upstream
@@ -465,6 +492,7 @@ impl<'a> Exchange<'a> {
             reason = reason.word(),
             backend = backend.name,
             detail,
+            attempt = self.retries + 1,
             client = %PeerName(self.client.peer),
             "attempt failed"
         );

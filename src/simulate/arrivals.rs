@@ -151,7 +151,7 @@ impl Arrivals {
 
     /// When the next one arrives, and its key; none after the end of a log.
     #[inline]
-    pub fn next(&mut self) -> Option<(Nanos, Option<u64>)> {
+    pub fn advance(&mut self) -> Option<(Nanos, Option<u64>)> {
         match &mut self.process {
             Process::Poisson { gap } => self.at += *gap / self.factor * exponential(&mut self.random),
             Process::Even { gap } => self.at += *gap / self.factor,
@@ -252,7 +252,7 @@ mod tests {
             let mut arrivals = arrivals(text, 3);
             let mut last = 0;
             for _ in 0..200_000 {
-                let (at, _) = arrivals.next().expect("no log");
+                let (at, _) = arrivals.advance().expect("no log");
                 assert!(at >= last);
                 last = at;
             }
@@ -267,7 +267,7 @@ mod tests {
             "type = 'burst'\nrate = 1000\nburst_factor = 9\nburst_length = '100ms'\nburst_every = '1s'";
         let mut arrivals = arrivals(text, 4);
         let within = (0..100_000)
-            .filter_map(|_| arrivals.next())
+            .filter_map(|_| arrivals.advance())
             .filter(|(at, _)| at % SECOND < SECOND / 10)
             .count();
         // Nine times the rate for a tenth of the time: half of all.

@@ -257,7 +257,7 @@ impl<'a> Engine<'a> {
     /// Draws the next arrival.
     #[inline]
     fn prepare_arrival(&mut self) {
-        match self.arrivals.next() {
+        match self.arrivals.advance() {
             Some((at, key)) if at < self.last_arrival => (self.next_arrival, self.next_key) = (at, key),
             _ => self.next_arrival = Nanos::MAX,
         }
@@ -769,11 +769,11 @@ pub fn capacity(scenario: &Scenario, count: usize) -> f64 {
         };
         let cores = special()
             .filter_map(|special| special.cores)
-            .last()
+            .next_back()
             .unwrap_or(service.cores);
-        let time = special().filter_map(|special| special.time).last();
+        let time = special().filter_map(|special| special.time).next_back();
         let time = time.unwrap_or(*service.time.as_ref());
-        let speed = special().filter_map(|special| special.speed).last();
+        let speed = special().filter_map(|special| special.speed).next_back();
         cores.0 as f64 * speed.map_or(1.0, |speed| speed.0) / time.mean() * SECOND as f64
     };
     (0..count).map(one).sum()

@@ -124,8 +124,11 @@ impl Load {
                     .build()
                     .expect("a runtime");
                 runtime.block_on(async {
-                    let clients: Vec<_> = (0..shared.plan.connections)
-                        .map(|_| tokio::spawn(client(Arc::clone(&shared))))
+                    let connections = shared.plan.connections;
+                    // Spread over the pause: those that begin together would go on together.
+                    let begins = |n: usize| shared.plan.pause * n as u32 / connections as u32;
+                    let clients: Vec<_> = (0..connections)
+                        .map(|n| tokio::spawn(client(Arc::clone(&shared), begins(n))))
                         .collect();
                     for client in clients {
                         client.await.expect("a client");
@@ -327,7 +330,10 @@ struct Line {
     buffer: Vec<u8>,
 }
 
-async fn client(shared: Arc<Shared>) {
+async fn client(shared: Arc<Shared>, begins: Duration) {
+    if !begins.is_zero() {
+        tokio::time::sleep(begins).await;
+    }
     let mut line = None;
     while !shared.over.load(Ordering::Acquire) {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -356,7 +362,8 @@ async fn client(shared: Arc<Shared>) {
             shared.answered.fetch_add(1, Ordering::AcqRel);
         }
         if !shared.plan.pause.is_zero() {
-            tokio::time::sleep(shared.plan.pause).await;
+            // Not in step with the others, or every pause would end in a burst of all.
+            tokio::time::sleep(shared.plan.pause.mul_f64(0.5 + fastrand::f64())).await;
         }
     }
 }

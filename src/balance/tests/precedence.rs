@@ -466,3 +466,30 @@ fn a_clients_abort_is_nobodys_failure() {
     assert_eq!(f.eligible(), [0, 1]);
     assert!(f.said.is_empty());
 }
+
+#[test]
+fn what_can_be_sent_only_once_is_kept_from_who_gave_no_answer() {
+    let mut f = Fixture::new(&[1; 3], |_| {});
+    f.fail(0, Outcome::Reset, 1);
+    let post = |f: &mut Fixture| {
+        let ask = Ask {
+            may_try: false,
+            ..f.ask()
+        };
+        f.pool.pick(&ask, &mut f.local).map(|choice| choice.index)
+    };
+    assert!((0..30).all(|_| post(&mut f) != Some(0)));
+    assert!(
+        f.picked(3).contains(&0),
+        "others may find out, and clear it by that"
+    );
+    assert!((0..30).any(|_| post(&mut f) == Some(0)));
+    f.fail(0, Outcome::Timeout, 1);
+    f.pass(Duration::from_millis(1_100));
+    assert!((0..30).any(|_| post(&mut f) == Some(0)), "or time does");
+    // Where everybody is doubtful nobody is spared.
+    for index in 0..3 {
+        f.fail(index, Outcome::Reset, 1);
+    }
+    assert!(post(&mut f).is_some());
+}

@@ -301,13 +301,13 @@ impl Scenario {
                 let special = self.special.iter();
                 special.filter(|special| special.backends.as_ref().contains(at))
             };
-            if let Some(weight) = special().filter_map(|special| special.weight).last() {
+            if let Some(weight) = special().filter_map(|special| special.weight).next_back() {
                 let _ = writeln!(text, "weight = {weight}");
             }
-            if let Some(priority) = special().filter_map(|special| special.priority).last() {
+            if let Some(priority) = special().filter_map(|special| special.priority).next_back() {
                 let _ = writeln!(text, "priority = {priority}");
             }
-            if let Some(backup) = special().filter_map(|special| special.backup).last() {
+            if let Some(backup) = special().filter_map(|special| special.backup).next_back() {
                 let _ = writeln!(text, "backup = {backup}");
             }
         }
