@@ -1,5 +1,6 @@
 //! Four pictures in one SVG: latency by percentile, its 99th percentile over time, the longest queue over time, and what
-//! the backends got that the scenario names, or the median over time where it names none. The letters are the reader's own: nothing is drawn from this machine's fonts.
+//! the backends got that the scenario names, or the median over time where it names none. The letters are the reader's
+//! own: nothing is drawn from this machine's fonts.
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
