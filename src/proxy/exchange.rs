@@ -225,7 +225,9 @@ impl<'a> Exchange<'a> {
             self.worker.shard.selection(&backend.counts, self.retries > 0);
         }
         let mut end = self.attempt(backend, false).await;
-        if matches!(&end, AttemptEnd::Failed(failure) if failure.stale) && !self.leaves_the_stale() {
+        let stale = matches!(&end, AttemptEnd::Failed(failure) if failure.stale);
+        let paid = stale && self.leaves_the_stale();
+        if stale && !paid {
             // The dead connection's place in the list of wires is somebody else's by now.
             self.client.wire.wait_for_nobody();
             end = Box::pin(self.attempt(backend, true)).await;
@@ -263,13 +265,14 @@ impl<'a> Exchange<'a> {
             },
             AttemptEnd::Client(end) => Ok(Box::pin(self.end_by_client(end)).await),
             AttemptEnd::Failed(failure) => {
-                let paid = failure.stale && std::mem::take(&mut self.on_budget);
                 let outcome = if paid { Outcome::Stale } else { failure.outcome() };
+                // What was just paid for is the next attempt.
+                let next = paid && std::mem::take(&mut self.on_budget);
                 self.record(None, outcome);
                 // Who speaks no HTTP will not do better at once.
                 self.failed_in_passing &= failure.reason != Reason::BadResponse;
                 self.log_failure(backend, failure.reason, &failure.detail);
-                if paid {
+                if next {
                     self.on_budget = true;
                 } else {
                     self.pay_for_retry(&failure);
@@ -288,9 +291,16 @@ impl<'a> Exchange<'a> {
             .placed
             .as_ref()
             .is_some_and(|placed| self.counted && !self.view.pool.is_eligible(placed.index));
-        self.on_budget |=
-            gone && self.may_repeat() && self.worker.local.borrow_mut().budget.take(clock::now());
-        gone && self.on_budget
+        if !gone || !self.may_repeat() {
+            return false;
+        }
+        let mut local = self.worker.local.borrow_mut();
+        let paid = local.budget.take(clock::now());
+        // A retry that met a dead connection has failed nobody.
+        if paid && std::mem::replace(&mut self.on_budget, true) {
+            local.budget.give_back(clock::now());
+        }
+        paid
     }
 
     /// Whether the failed attempt is followed by another one, as far as rules and budget decide.
