@@ -21,6 +21,7 @@ pub mod memory;
 pub mod metrics;
 pub mod proxy;
 pub mod reason;
+pub mod record;
 pub mod server;
 pub mod simulate;
 pub mod snapshot;

@@ -11,5 +11,5 @@ pub mod shard;
 pub mod snapshot;
 pub mod status;
 
-pub use shard::{BackendCounts, Shard, Tally};
+pub use shard::{BackendCounts, Phases, Series, Shard, Tally};
 pub use snapshot::{BackendInfo, BackendState, Info, Snapshot};

@@ -14,7 +14,7 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 
 use super::cell::Counter;
-use super::histogram::Fine;
+use super::histogram::{Coarse, Fine};
 use super::status::StatusCodes;
 use crate::reason::Reason;
 
@@ -90,7 +90,76 @@ pub(super) struct BackendCells {
     pub(super) judged_failed: Counter,
     pub(super) judged_micros: Counter,
     pub(super) statuses: StatusCodes,
+    /// Of attempts that were answered, from their beginning to the last byte.
     pub(super) latency: Fine,
+    /// By [`Series`] but for the total.
+    pub(super) phases: [Coarse; Series::PHASES.len()],
+}
+
+/// What is measured of a backend's exchanges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Series {
+    /// From the beginning of an attempt to the answer's last byte.
+    Total,
+    /// From the beginning of an attempt to the head of its answer.
+    FirstByte,
+    /// Making a connection; exchanges on idle ones are no samples.
+    Connect,
+    /// Waiting for a slot of a backend.
+    Queue,
+    /// What weir itself took: the exchange without all that was waited for others.
+    Weir,
+    /// Waiting for the client to send its body.
+    Upload,
+    /// Waiting for the client to take the answer.
+    Download,
+}
+
+impl Series {
+    /// All but the total, in the order of their histograms.
+    pub const PHASES: [Series; 6] = [
+        Series::FirstByte,
+        Series::Connect,
+        Series::Queue,
+        Series::Weir,
+        Series::Upload,
+        Series::Download,
+    ];
+
+    /// All, the total first.
+    pub const ALL: [Series; 7] = [
+        Series::Total,
+        Series::FirstByte,
+        Series::Connect,
+        Series::Queue,
+        Series::Weir,
+        Series::Upload,
+        Series::Download,
+    ];
+
+    /// The word in metrics and queries.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Series::Total => "total",
+            Series::FirstByte => "first_byte",
+            Series::Connect => "connect",
+            Series::Queue => "queue",
+            Series::Weir => "weir",
+            Series::Upload => "upload",
+            Series::Download => "download",
+        }
+    }
+}
+
+/// The parts of one exchange's time; none: it had no such part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Phases {
+    pub first_byte: Option<Duration>,
+    pub connect: Option<Duration>,
+    pub queue: Option<Duration>,
+    pub weir: Option<Duration>,
+    pub upload: Option<Duration>,
+    pub download: Option<Duration>,
 }
 
 impl Shard {
@@ -145,6 +214,28 @@ impl Shard {
         cells.judged_micros.add(elapsed.as_micros() as u64);
         if status.is_none_or(|status| status >= 500) {
             cells.judged_failed.add(1);
+        }
+    }
+
+    /// An exchange is over whose client got `backend`'s answer.
+    #[inline]
+    pub fn phases(&self, backend: &BackendCounts, phases: &Phases) {
+        let Some(cells) = self.cells(backend) else {
+            return;
+        };
+        let Phases {
+            first_byte,
+            connect,
+            queue,
+            weir,
+            upload,
+            download,
+        } = *phases;
+        let measured = [first_byte, connect, queue, weir, upload, download];
+        for (series, elapsed) in cells.phases.iter().zip(measured) {
+            if let Some(elapsed) = elapsed {
+                series.record(elapsed);
+            }
         }
     }
 

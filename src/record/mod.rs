@@ -1,0 +1,283 @@
+//! What is known of one exchange: when each of its phases was over, where its attempts went, and who ended it.
+//!
+//! A [`Record`] is lent by its worker with the tables of heads, filled by `proxy` as the exchange goes on, and read once
+//! when it is over, as a [`Finished`]: by the metrics, the access log, the traces, and the list of exchanges worth a look.
+//! Nothing here allocates once a worker is warm, and nothing here decides anything.
+//!
+//! # Phases
+//! ```text
+//!  began      head_at                                     first_byte_at              ended
+//!    │ upload… │ queue │ connect │ send │     backend          │ …body, download │
+//! ```
+//! `total` is `ended − head_at`: a client that takes a minute to type its head is not slow because of weir.
+
+mod captured;
+mod termination;
+
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::metrics::Phases;
+use crate::reason::Reason;
+use crate::snapshot::Pool;
+use crate::transport::Peer;
+use crate::upstream::backend::Backend;
+
+pub use captured::{Captured, Part};
+pub use termination::{By, Stage, Termination};
+
+/// Attempts that a record has room for: the first, `retry.max_retries` at its largest, and some that met a dead connection
+/// or went beside another. Further ones are counted only.
+pub const ATTEMPTS_MAX: usize = 16;
+
+/// Where an attempt went and what came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Its backend's position in the pool; none: weir itself, for its own metrics.
+    pub backend: Option<u16>,
+    /// Why there was one.
+    pub kind: Kind,
+    pub outcome: Outcome,
+    /// When it began, after `head_at`: what lies before went to the queue and to attempts before it.
+    pub began: Duration,
+    /// What it waited for a slot of a backend, before it began.
+    pub queue: Duration,
+    /// What connecting took; none: it took an idle connection.
+    pub connect: Option<Duration>,
+    /// From its beginning to the head of the answer.
+    pub first_byte: Option<Duration>,
+    /// From its beginning to its end.
+    pub took: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    First,
+    /// After another one that failed.
+    Retry,
+    /// Beside another one that took long.
+    Hedge,
+    /// The same again on a fresh connection: the idle one was dead.
+    Repeat,
+}
+
+impl Kind {
+    pub const fn word(self) -> &'static str {
+        match self {
+            Kind::First => "first",
+            Kind::Retry => "retry",
+            Kind::Hedge => "hedge",
+            Kind::Repeat => "repeat",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was answered, whatever the status.
+    Status(u16),
+    Failed(Reason),
+    /// The client went away, or another attempt was faster: this says nothing of the backend.
+    Abandoned,
+}
+
+impl Outcome {
+    /// For people: the status, or the word of the reason.
+    pub fn word(self) -> std::borrow::Cow<'static, str> {
+        match self {
+            Outcome::Status(status) => status.to_string().into(),
+            Outcome::Failed(reason) => reason.word().into(),
+            Outcome::Abandoned => "abandoned".into(),
+        }
+    }
+}
+
+/// See the module's documentation. All fields are as far as the exchange has come.
+#[derive(Debug)]
+pub struct Record {
+    /// When its first byte was there; as `head_at` where all of the head came at once.
+    pub began: Instant,
+    /// When its head was whole.
+    pub head_at: Instant,
+    /// When the head of the answer that was passed on was there.
+    pub first_byte_at: Option<Instant>,
+    pub ended: Instant,
+    /// Waited for a slot of a backend, over all attempts.
+    pub queue: Duration,
+    /// Spent connecting, over all attempts; none: nobody connected.
+    pub connect: Option<Duration>,
+    /// Spent waiting for backends to answer or to go on, over all attempts.
+    pub backend: Duration,
+    /// Waited for the client to send its body; none: it came with the head.
+    pub upload: Option<Duration>,
+    /// Waited for the client to take the answer; none: it took all at once.
+    pub download: Option<Duration>,
+    /// The first [`ATTEMPTS_MAX`] of them.
+    pub attempts: Vec<Attempt>,
+    /// How many attempts there were.
+    pub attempts_total: u32,
+    /// What the client got; 0: nothing.
+    pub status: u16,
+    /// Why weir itself answered or ended it.
+    pub reason: Option<Reason>,
+    /// Bytes received from the client, head and body, as they came.
+    pub bytes_in: u64,
+    /// Bytes sent to the client, head and body.
+    pub bytes_out: u64,
+    /// Of `bytes_out` the answer's head.
+    pub head_out: u64,
+    pub termination: Termination,
+    /// What is kept of the request's head.
+    pub captured: Captured,
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        let now = Instant::now();
+        Record {
+            began: now,
+            head_at: now,
+            first_byte_at: None,
+            ended: now,
+            queue: Duration::ZERO,
+            connect: None,
+            backend: Duration::ZERO,
+            upload: None,
+            download: None,
+            attempts: Vec::new(),
+            attempts_total: 0,
+            status: 0,
+            reason: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            head_out: 0,
+            termination: Termination::default(),
+            captured: Captured::default(),
+        }
+    }
+}
+
+impl Record {
+    /// Empty again, for the exchange that begins `now`; keeps its memory.
+    pub fn begin(&mut self, now: Instant) {
+        let (mut attempts, mut captured) = (
+            std::mem::take(&mut self.attempts),
+            std::mem::take(&mut self.captured),
+        );
+        attempts.clear();
+        captured.clear();
+        *self = Record {
+            began: now,
+            head_at: now,
+            first_byte_at: None,
+            ended: now,
+            queue: Duration::ZERO,
+            connect: None,
+            backend: Duration::ZERO,
+            upload: None,
+            download: None,
+            attempts,
+            attempts_total: 0,
+            status: 0,
+            reason: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            head_out: 0,
+            termination: Termination::default(),
+            captured,
+        };
+    }
+
+    pub fn attempted(&mut self, attempt: Attempt) {
+        self.attempts_total += 1;
+        if self.attempts.len() < ATTEMPTS_MAX {
+            self.attempts.push(attempt);
+        }
+    }
+
+    /// From the whole head to the last byte.
+    pub fn total(&self) -> Duration {
+        self.ended.saturating_duration_since(self.head_at)
+    }
+
+    /// What the client took to send the head.
+    pub fn head(&self) -> Duration {
+        self.head_at.saturating_duration_since(self.began)
+    }
+
+    /// From the whole head to the head of the answer.
+    pub fn first_byte(&self) -> Option<Duration> {
+        self.first_byte_at
+            .map(|at| at.saturating_duration_since(self.head_at))
+    }
+
+    /// What weir itself took: the total without what was waited for others.
+    pub fn weir(&self) -> Duration {
+        let waited = [
+            Some(self.queue),
+            self.connect,
+            Some(self.backend),
+            self.upload,
+            self.download,
+        ];
+        let waited: Duration = waited.into_iter().flatten().sum();
+        self.total().saturating_sub(waited)
+    }
+
+    /// The attempt whose answer the client got, or else the last one.
+    pub fn deciding(&self) -> Option<&Attempt> {
+        let answered = self.attempts.iter().rev();
+        answered
+            .clone()
+            .find(|attempt| attempt.outcome == Outcome::Status(self.status))
+            .or(self.attempts.last())
+    }
+
+    /// What the metrics count besides totals. The time to first byte is the deciding attempt's own.
+    pub fn phases(&self) -> Phases {
+        Phases {
+            first_byte: self.deciding().and_then(|attempt| attempt.first_byte),
+            connect: self.connect,
+            queue: (!self.queue.is_zero()).then_some(self.queue),
+            weir: Some(self.weir()),
+            upload: self.upload,
+            download: self.download,
+        }
+    }
+}
+
+/// One exchange that is over, as those see it who tell of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Finished<'a> {
+    pub record: &'a Record,
+    /// Where its attempts went.
+    pub pool: &'a Pool,
+    /// Who asked: the connection's peer, or whom a trusted proxy named.
+    pub client: Peer,
+    pub worker: usize,
+}
+
+impl<'a> Finished<'a> {
+    /// The backend of an attempt; none: weir itself.
+    pub fn backend_of(&self, attempt: &Attempt) -> Option<&'a Backend> {
+        let index = usize::from(attempt.backend?);
+        self.pool.backends.get(index).map(|backend| &**backend)
+    }
+
+    /// Whose answer the client got, or who was asked last.
+    pub fn backend(&self) -> Option<&'a Backend> {
+        self.record
+            .deciding()
+            .and_then(|attempt| self.backend_of(attempt))
+    }
+
+    /// When its first byte was there, by the wall clock.
+    pub fn began_at(&self) -> SystemTime {
+        SystemTime::now() - self.record.began.elapsed()
+    }
+
+    /// It was retried, was cut, or got an answer that says that something is wrong.
+    pub fn is_troubled(&self) -> bool {
+        let record = self.record;
+        record.status >= 500 || record.attempts_total > 1 || !record.termination.is_complete()
+    }
+}
