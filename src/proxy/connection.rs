@@ -216,6 +216,9 @@ async fn read_head(
         if buffer.spare() == 0 {
             buffer = grow(buffer).ok_or(Refusal::new(Reason::OutOfMemory, "no buffer for a large head"))?;
         }
+        if !buffer.is_empty() {
+            head.record.arrives();
+        }
         match client.read(&mut buffer).await {
             Ok(0) if client.expired() => {
                 return Err(Refusal::new(Reason::HeadTimeout, "timeouts.request_head passed"));
@@ -259,7 +262,7 @@ pub fn log_refusal(client: &Client, reason: Reason, detail: &str) {
     tracing::info!(reason = reason.word(), detail, client = %PeerName(client.peer), "request refused");
 }
 
-/// Sends an own answer and counts it; `limited`: what is told to a client that is past its rate.
+/// Sends an own answer and counts it; says how long it was. `limited`: what is told to a client that is past its rate.
 ///
 /// # Errors
 /// The client is gone.
@@ -270,7 +273,7 @@ pub(super) async fn answer(
     limited: Option<Limited>,
     close: bool,
     head_only: bool,
-) -> io::Result<()> {
+) -> io::Result<usize> {
     worker.shard.own_answer(reason);
     let view = worker.view();
     let options = AnswerOptions {
@@ -282,9 +285,14 @@ pub(super) async fn answer(
     };
     let mut out = buffer::small();
     write_answer(reason, options, &mut out);
+    let length = out.len();
     let stall = view.config.timeouts.response_body;
     drop(view);
-    client.write_all(&mut out, stall).await.error.map_or(Ok(()), Err)
+    client
+        .write_all(&mut out, stall)
+        .await
+        .error
+        .map_or(Ok(length), Err)
 }
 
 /// Ends the sending side and reads what the client still had under way, for a moment.

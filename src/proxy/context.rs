@@ -13,6 +13,7 @@ use crate::limits::connections::ConnectionTable;
 use crate::limits::queue::{Queue, QueueShared};
 use crate::metrics::Shard;
 use crate::proxy::tables::HeadTables;
+use crate::record::{Finished, Outcome};
 use crate::server::wake::WakeHandle;
 use crate::snapshot::{Published, View};
 use crate::upstream::backend::Backend;
@@ -132,6 +133,16 @@ impl Context {
     /// From now on every answer is the last of its connection.
     pub fn close(&self) {
         self.closing.set(true);
+    }
+
+    /// Tells of an exchange that is over.
+    pub fn tell(&self, finished: &Finished<'_>) {
+        let record = finished.record;
+        if let Some(Outcome::Status(_)) = record.deciding().map(|attempt| attempt.outcome)
+            && let Some(backend) = finished.backend()
+        {
+            self.shard.phases(&backend.counts, &record.phases());
+        }
     }
 
     /// Lets `write` fill an empty vector that the worker keeps for this purpose.

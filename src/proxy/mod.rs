@@ -14,7 +14,9 @@ mod hedge;
 pub mod join;
 pub mod key;
 mod load_probe;
+mod notes;
 mod placement;
+pub mod progress;
 pub mod request_body;
 pub mod response;
 

@@ -94,8 +94,12 @@ impl Outcome {
 /// See the module's documentation. All fields are as far as the exchange has come.
 #[derive(Debug)]
 pub struct Record {
+    /// Who asked: the connection's peer, or whom a trusted proxy named.
+    pub client: Peer,
     /// When its first byte was there; as `head_at` where all of the head came at once.
     pub began: Instant,
+    /// As `began`, while the head is not whole.
+    arriving: Option<Instant>,
     /// When its head was whole.
     pub head_at: Instant,
     /// When the head of the answer that was passed on was there.
@@ -134,7 +138,9 @@ impl Default for Record {
     fn default() -> Self {
         let now = Instant::now();
         Record {
+            client: None,
             began: now,
+            arriving: None,
             head_at: now,
             first_byte_at: None,
             ended: now,
@@ -157,16 +163,24 @@ impl Default for Record {
 }
 
 impl Record {
-    /// Empty again, for the exchange that begins `now`; keeps its memory.
+    /// Lent anew: nothing is known of its exchange. Keeps its memory.
+    pub fn clear(&mut self) {
+        self.arriving = None;
+        self.attempts.clear();
+        self.captured.clear();
+    }
+
+    /// A part of the head is there.
+    pub fn arrives(&mut self) {
+        self.arriving.get_or_insert_with(Instant::now);
+    }
+
+    /// The head is whole, `now`. Until it is said otherwise, weir ended what follows.
     pub fn begin(&mut self, now: Instant) {
-        let (mut attempts, mut captured) = (
-            std::mem::take(&mut self.attempts),
-            std::mem::take(&mut self.captured),
-        );
-        attempts.clear();
-        captured.clear();
         *self = Record {
-            began: now,
+            client: None,
+            began: self.arriving.unwrap_or(now),
+            arriving: None,
             head_at: now,
             first_byte_at: None,
             ended: now,
@@ -175,16 +189,24 @@ impl Record {
             backend: Duration::ZERO,
             upload: None,
             download: None,
-            attempts,
+            attempts: std::mem::take(&mut self.attempts),
             attempts_total: 0,
             status: 0,
             reason: None,
             bytes_in: 0,
             bytes_out: 0,
             head_out: 0,
-            termination: Termination::default(),
-            captured,
+            termination: Termination::CUT,
+            captured: std::mem::take(&mut self.captured),
         };
+    }
+
+    /// weir answers by itself.
+    pub fn answered(&mut self, reason: Reason) {
+        self.status = reason.status();
+        self.reason = Some(reason);
+        self.termination = Termination::of(reason);
+        self.first_byte_at = None;
     }
 
     pub fn attempted(&mut self, attempt: Attempt) {
@@ -251,12 +273,15 @@ pub struct Finished<'a> {
     pub record: &'a Record,
     /// Where its attempts went.
     pub pool: &'a Pool,
-    /// Who asked: the connection's peer, or whom a trusted proxy named.
-    pub client: Peer,
     pub worker: usize,
 }
 
 impl<'a> Finished<'a> {
+    /// Who asked: the connection's peer, or whom a trusted proxy named. None: it came over a Unix socket.
+    pub fn client(&self) -> Peer {
+        self.record.client
+    }
+
     /// The backend of an attempt; none: weir itself.
     pub fn backend_of(&self, attempt: &Attempt) -> Option<&'a Backend> {
         let index = usize::from(attempt.backend?);

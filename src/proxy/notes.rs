@@ -1,0 +1,167 @@
+//! What is noted of an exchange on its way, and told when it is over.
+
+use std::io;
+use std::time::Instant;
+
+use crate::balance::outcome::Outcome as Lesson;
+use crate::proxy::attempt::outcome_of;
+use crate::proxy::exchange::Exchange;
+use crate::proxy::tunnel::TunnelEnd;
+use crate::reason::Reason;
+use crate::record::{Attempt, By, Finished, Kind, Outcome, Part, Stage, Termination};
+
+impl Exchange<'_> {
+    /// Notes who asks for what.
+    pub(super) fn introduce(&mut self) {
+        let client = self.identity().client;
+        let bytes = self.request.inbound.buffer.filled();
+        let heads = &mut *self.request.head;
+        let (record, head) = (&mut heads.record, &heads.request);
+        record.client = client;
+        record.bytes_in = self.request.head_len as u64;
+        record.captured.keep(Part::Method, head.method_bytes(bytes));
+        record.captured.keep(Part::Target, head.path(bytes));
+    }
+
+    /// Notes the end of the attempt under way.
+    pub(super) fn note(&mut self, outcome: Outcome, now: Instant) {
+        let heads = &mut *self.request.head;
+        let (record, progress) = (&mut heads.record, &heads.progress);
+        let Some(placed) = &self.placed else {
+            return;
+        };
+        if progress.noted.replace(true) {
+            return;
+        }
+        let kind = progress.kind.get();
+        // The same place, but not the same beginning.
+        let started = match kind {
+            Kind::Repeat => record.ended.max(placed.started()),
+            Kind::First | Kind::Retry | Kind::Hedge => placed.started(),
+        };
+        let since = |at: Instant| at.saturating_duration_since(started);
+        record.attempted(Attempt {
+            backend: u16::try_from(placed.index).ok().filter(|_| self.counted),
+            kind,
+            outcome,
+            began: started.saturating_duration_since(record.head_at),
+            queue: progress.queue.get(),
+            connect: progress.connect.get(),
+            first_byte: progress.head_at.get().map(since),
+            took: since(now),
+        });
+        record.ended = now;
+        record.queue += progress.queue.get();
+        record.connect = add(record.connect, progress.connect.get());
+        record.backend += progress.backend.get();
+        record.upload = add(record.upload, progress.upload.get());
+        record.download = add(record.download, progress.download.get());
+        record.first_byte_at = progress.head_at.get();
+        record.bytes_in += progress.received.get();
+        record.bytes_out += progress.sent.get();
+        record.head_out = progress.head_sent.get();
+    }
+
+    /// Notes a second attempt that was slower than the first.
+    pub(super) fn note_lost_hedge(&mut self, index: usize, began: Instant) {
+        let record = &mut self.request.head.record;
+        record.attempted(Attempt {
+            backend: u16::try_from(index).ok(),
+            kind: Kind::Hedge,
+            outcome: Outcome::Abandoned,
+            began: began.saturating_duration_since(record.head_at),
+            queue: Default::default(),
+            connect: None,
+            first_byte: None,
+            took: began.elapsed(),
+        });
+    }
+
+    /// The client has a backend's answer, and the exchange ended so.
+    pub(super) fn answered(&mut self, status: u16, termination: Termination) {
+        self.record(Outcome::Status(status), Lesson::Status(status));
+        let record = &mut self.request.head.record;
+        record.status = status;
+        record.termination = termination;
+    }
+
+    /// The backend failed when the client had a part of its answer.
+    pub(super) fn cut(&mut self, reason: Reason) {
+        self.record(Outcome::Failed(reason), outcome_of(reason));
+        let heads = &mut *self.request.head;
+        heads.record.status = heads.progress.status.get();
+        heads.record.reason = Some(reason);
+        heads.record.termination = Termination::cut_by(reason);
+    }
+
+    /// The client went away.
+    pub(super) fn client_left(&mut self) {
+        self.note(Outcome::Abandoned, Instant::now());
+        let heads = &mut *self.request.head;
+        let (record, progress) = (&mut heads.record, &heads.progress);
+        let stage = if progress.sent.get() > 0 || !progress.request_done.get() {
+            Stage::Data
+        } else {
+            Stage::Head
+        };
+        if progress.sent.get() > 0 {
+            record.status = progress.status.get();
+        }
+        record.termination = Termination {
+            by: By::Client,
+            stage,
+        };
+    }
+
+    pub(super) fn end_tunnel(&mut self, end: TunnelEnd) {
+        let record = &mut self.request.head.record;
+        record.ended = Instant::now();
+        record.bytes_in += end.up;
+        record.bytes_out += end.down;
+        record.termination = end.broken.map_or(Termination::COMPLETE, |by| Termination {
+            by,
+            stage: Stage::Data,
+        });
+    }
+
+    /// weir's own answer went out, or could not.
+    pub(super) fn note_own_answer(&mut self, length: &io::Result<usize>) {
+        let record = &mut self.request.head.record;
+        record.ended = Instant::now();
+        if let Ok(length) = length {
+            record.bytes_out += *length as u64;
+        }
+    }
+
+    /// Tells everybody who wants to know of the exchange, which is over.
+    fn tell(&mut self) {
+        if !self.counted {
+            return;
+        }
+        if self.request.head.record.termination == Termination::CUT {
+            let now = Instant::now();
+            self.note(Outcome::Abandoned, now);
+            self.request.head.record.ended = now;
+        }
+        let finished = Finished {
+            record: &self.request.head.record,
+            pool: &self.view.pool,
+            worker: self.worker.shard.number(),
+        };
+        self.worker.tell(&finished);
+    }
+}
+
+/// An exchange is told of once, however it ends: also where its task is dropped in the middle.
+impl Drop for Exchange<'_> {
+    fn drop(&mut self) {
+        self.tell();
+    }
+}
+
+fn add(sum: Option<std::time::Duration>, more: Option<std::time::Duration>) -> Option<std::time::Duration> {
+    match (sum, more) {
+        (Some(sum), Some(more)) => Some(sum + more),
+        (sum, more) => sum.or(more),
+    }
+}
