@@ -1,11 +1,10 @@
 //! One try of an exchange at one backend: a connection, the request out, the answer back.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use crate::balance::outcome::Outcome;
 use crate::buffer::{self, Buffer};
-use crate::clock::{self, Millis};
+use crate::clock::{self, Millis, Moment};
 use crate::config::model::HostMode;
 use crate::http1::rewrite::{HostRewrite, RequestRewrite, request_bound, write_request};
 use crate::limits::address;
@@ -177,7 +176,7 @@ impl<'a> Exchange<'a> {
         progress: &Progress,
     ) -> Result<Connection, Failure> {
         let (settings, shard) = (&self.view.config.upstream, &self.worker.shard);
-        let began = Instant::now();
+        let began = Moment::now();
         let connected = self
             .worker
             .upstream

@@ -7,13 +7,13 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::balance::outcome::Outcome;
 use crate::balance::pool::Choice;
 use crate::balance::tried::Tried;
 use crate::buffer::Buffer;
-use crate::clock::{self, Millis};
+use crate::clock::{self, Millis, Moment};
 use crate::http1::Method;
 use crate::http1::framing::BodyLength;
 use crate::limits::queue::Queue;
@@ -66,7 +66,7 @@ pub(super) struct Placed<'a> {
     pub(super) index: usize,
     /// Who is told that the slot is free again.
     queue: Option<&'a Queue>,
-    started: Instant,
+    started: Moment,
 }
 
 impl<'a> Placed<'a> {
@@ -83,11 +83,11 @@ impl<'a> Placed<'a> {
             index: choice.map_or(0, |choice| choice.index),
             choice,
             queue,
-            started: Instant::now(),
+            started: Moment::now(),
         }
     }
 
-    pub(super) fn started(&self) -> Instant {
+    pub(super) fn started(&self) -> Moment {
         self.started
     }
 
@@ -117,7 +117,7 @@ impl<'a> Exchange<'a> {
         client: &'a Client,
         mut request: Request,
     ) -> Self {
-        request.head.record.begin(Instant::now());
+        request.head.record.begin(Moment::now());
         let head = &request.head.request;
         let server = &view.config.server;
         let keep_alive = head.wants_keep_alive()
@@ -235,7 +235,7 @@ impl<'a> Exchange<'a> {
         if stale && !paid {
             // The dead connection's place in the list of wires is somebody else's by now.
             self.client.wire.wait_for_nobody();
-            self.note(record::Outcome::Failed(Reason::BackendReset), Instant::now());
+            self.note(record::Outcome::Failed(Reason::BackendReset), Moment::now());
             self.request.head.progress.begin(Kind::Repeat);
             end = Box::pin(self.attempt(backend, true)).await;
         }
@@ -483,7 +483,7 @@ impl<'a> Exchange<'a> {
 
     /// Counts the end of an attempt, and lets the pool learn from it.
     pub(super) fn record(&mut self, ended: record::Outcome, outcome: Outcome) {
-        let now = Instant::now();
+        let now = Moment::now();
         self.note(ended, now);
         let Some(placed) = self.placed.as_mut().filter(|_| self.counted) else {
             return;

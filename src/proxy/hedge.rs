@@ -7,10 +7,10 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::buffer::{self, Buffer};
-use crate::clock;
+use crate::clock::{self, Moment};
 use crate::proxy::attempt::AttemptEnd;
 use crate::proxy::exchange::{Exchange, Placed};
 use crate::proxy::response::{NoAnswer, Response, ResponseEnd};
@@ -182,7 +182,7 @@ impl<'a> Exchange<'a> {
     /// The second attempt takes the first one's place. How long the first one has taken by now is a lower bound of what it
     /// would have taken, and all that is known of it.
     fn cancel_first(&mut self, second: Placed<'a>) {
-        self.note(Outcome::Abandoned, Instant::now());
+        self.note(Outcome::Abandoned, Moment::now());
         if let Some(first) = self.placed.replace(second) {
             let backend = first.backend;
             backend

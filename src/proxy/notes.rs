@@ -1,9 +1,9 @@
 //! What is noted of an exchange on its way, and told when it is over.
 
 use std::io;
-use std::time::Instant;
 
 use crate::balance::outcome::Outcome as Lesson;
+use crate::clock::Moment;
 use crate::proxy::attempt::outcome_of;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::tunnel::TunnelEnd;
@@ -24,7 +24,7 @@ impl Exchange<'_> {
     }
 
     /// Notes the end of the attempt under way.
-    pub(super) fn note(&mut self, outcome: Outcome, now: Instant) {
+    pub(super) fn note(&mut self, outcome: Outcome, now: Moment) {
         let heads = &mut *self.request.head;
         let (record, progress) = (&mut heads.record, &heads.progress);
         let Some(placed) = &self.placed else {
@@ -39,12 +39,12 @@ impl Exchange<'_> {
             Kind::Repeat => record.ended.max(placed.started()),
             Kind::First | Kind::Retry | Kind::Hedge => placed.started(),
         };
-        let since = |at: Instant| at.saturating_duration_since(started);
+        let since = |at: Moment| at - started;
         record.attempted(Attempt {
             backend: u16::try_from(placed.index).ok().filter(|_| self.counted),
             kind,
             outcome,
-            began: started.saturating_duration_since(record.head_at),
+            began: started - record.head_at,
             queue: progress.queue.get(),
             connect: progress.connect.get(),
             first_byte: progress.head_at.get().map(since),
@@ -63,13 +63,13 @@ impl Exchange<'_> {
     }
 
     /// Notes a second attempt that was slower than the first.
-    pub(super) fn note_lost_hedge(&mut self, index: usize, began: Instant) {
+    pub(super) fn note_lost_hedge(&mut self, index: usize, began: Moment) {
         let record = &mut self.request.head.record;
         record.attempted(Attempt {
             backend: u16::try_from(index).ok(),
             kind: Kind::Hedge,
             outcome: Outcome::Abandoned,
-            began: began.saturating_duration_since(record.head_at),
+            began: began - record.head_at,
             queue: Default::default(),
             connect: None,
             first_byte: None,
@@ -96,7 +96,7 @@ impl Exchange<'_> {
 
     /// The client went away.
     pub(super) fn client_left(&mut self) {
-        self.note(Outcome::Abandoned, Instant::now());
+        self.note(Outcome::Abandoned, Moment::now());
         let heads = &mut *self.request.head;
         let (record, progress) = (&mut heads.record, &heads.progress);
         let stage = if progress.sent.get() > 0 || !progress.request_done.get() {
@@ -115,7 +115,7 @@ impl Exchange<'_> {
 
     pub(super) fn end_tunnel(&mut self, end: TunnelEnd) {
         let record = &mut self.request.head.record;
-        record.ended = Instant::now();
+        record.ended = Moment::now();
         record.bytes_in += end.up;
         record.bytes_out += end.down;
         record.termination = end.broken.map_or(Termination::COMPLETE, |by| Termination {
@@ -127,7 +127,7 @@ impl Exchange<'_> {
     /// weir's own answer went out, or could not.
     pub(super) fn note_own_answer(&mut self, length: &io::Result<usize>) {
         let record = &mut self.request.head.record;
-        record.ended = Instant::now();
+        record.ended = Moment::now();
         if let Ok(length) = length {
             record.bytes_out += *length as u64;
         }
@@ -139,7 +139,7 @@ impl Exchange<'_> {
             return;
         }
         if self.request.head.record.termination == Termination::CUT {
-            let now = Instant::now();
+            let now = Moment::now();
             self.note(Outcome::Abandoned, now);
             self.request.head.record.ended = now;
         }

@@ -1,13 +1,13 @@
 //! Before an attempt: may the client ask now, which backend shall it be, and is there a slot.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::balance::liveness::Candidates;
 use crate::balance::outcome::Outcome;
 use crate::balance::pool::{Ask, Choice};
 use crate::balance::tried::{TRIED_MAX, Tried};
-use crate::clock;
+use crate::clock::{self, Moment};
 use crate::limits::address::{self, Identity};
 use crate::limits::cookie;
 use crate::limits::queue::{QueueError, Take};
@@ -142,7 +142,7 @@ impl<'a> Exchange<'a> {
                 {
                     return Err(Reason::Overload);
                 }
-                let waiting = Instant::now();
+                let waiting = Moment::now();
                 let taken = queue.wait(began + patience, || self.take_slot(max)).await;
                 self.request.head.progress.queue.set(waiting.elapsed());
                 self.observe_delay(clock::now() - began);

@@ -3,8 +3,9 @@
 //! Cells in a box that is lent with the tables of heads: futures hold one pointer to it.
 
 use std::cell::{Cell, RefCell};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::clock::Moment;
 use crate::record::Kind;
 use crate::wire::Sent;
 
@@ -24,9 +25,9 @@ pub struct Progress {
     /// What connecting took, where that was needed.
     pub connect: Cell<Option<Duration>>,
     /// When the request was out and the wait for the answer began.
-    pub sent_at: Cell<Option<Instant>>,
+    pub sent_at: Cell<Option<Moment>>,
     /// When the final head came, and its status.
-    pub head_at: Cell<Option<Instant>>,
+    pub head_at: Cell<Option<Moment>>,
     pub status: Cell<u16>,
     /// Waited for the backend to answer, to go on, or to take the request.
     pub backend: Cell<Duration>,
@@ -44,7 +45,7 @@ pub struct Progress {
     /// Header lines that the answer is to carry, where the client may see what happened to its request.
     pub explained: RefCell<Vec<u8>>,
     /// Since when one side is waited for, once an answer's body takes longer than its head.
-    mark: Cell<Option<Instant>>,
+    mark: Cell<Option<Moment>>,
 }
 
 impl Default for Progress {
@@ -98,12 +99,12 @@ impl Progress {
     pub fn whole_request_sent(&self) {
         self.request_done.set(true);
         self.whole.set(true);
-        self.sent_at.set(Some(Instant::now()));
+        self.sent_at.set(Some(Moment::now()));
     }
 
     /// The final head of the answer is there.
     pub fn head_came(&self, status: u16) {
-        let now = Instant::now();
+        let now = Moment::now();
         self.head_seen.set(true);
         self.status.set(status);
         self.head_at.set(Some(now));
@@ -126,7 +127,7 @@ impl Progress {
 
     /// From now on the backend is waited for, until [`Self::turn_to_client`].
     pub fn turn_to_backend(&self) {
-        let now = Instant::now();
+        let now = Moment::now();
         if let Some(mark) = self.mark.replace(Some(now)) {
             self.waited_for_client(now - mark);
         }
@@ -134,7 +135,7 @@ impl Progress {
 
     /// From now on the client is waited for.
     pub fn turn_to_client(&self) {
-        let now = Instant::now();
+        let now = Moment::now();
         if let Some(mark) = self.mark.replace(Some(now)) {
             self.waited_for_backend(now - mark);
         }

@@ -1,9 +1,9 @@
 //! Moving the rest of a request body to the backend while the response may already be on its way back.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::buffer::{self, Buffer};
-use crate::clock;
+use crate::clock::{self, Moment};
 use crate::proxy::body::BodyFollower;
 use crate::proxy::connection::Client;
 use crate::proxy::progress::Progress;
@@ -138,7 +138,7 @@ pub async fn pump(
         if buffer.capacity() == buffer::SMALL && follower.remaining() > buffer::LARGE as u64 {
             buffer = buffer::large().unwrap_or(buffer);
         }
-        let asked = Instant::now();
+        let asked = Moment::now();
         if let Some(came_at) = came_at {
             progress.waited_for_backend(asked - came_at);
         }
@@ -149,7 +149,7 @@ pub async fn pump(
             Ok(0) if client.expired() => break PumpEnd::Refused(Reason::BodyTimeout),
             Ok(0) | Err(_) => break PumpEnd::ClientGone,
             Ok(count) => {
-                let now = Instant::now();
+                let now = Moment::now();
                 came_at = Some(now);
                 meter.received += count as u64;
                 meter.waited += now - asked;
@@ -163,7 +163,7 @@ pub async fn pump(
     };
     progress.request_done.set(end == PumpEnd::Done);
     if !progress.head_seen.get() {
-        progress.sent_at.set(Some(Instant::now()));
+        progress.sent_at.set(Some(Moment::now()));
         backend.set_read_deadline(clock::now() + view.head_patience);
     }
     (end, buffer)

@@ -14,8 +14,9 @@
 mod captured;
 mod termination;
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
+use crate::clock::Moment;
 use crate::metrics::Phases;
 use crate::reason::Reason;
 use crate::snapshot::Pool;
@@ -97,14 +98,14 @@ pub struct Record {
     /// Who asked: the connection's peer, or whom a trusted proxy named.
     pub client: Peer,
     /// When its first byte was there; as `head_at` where all of the head came at once.
-    pub began: Instant,
+    pub began: Moment,
     /// As `began`, while the head is not whole.
-    arriving: Option<Instant>,
+    arriving: Option<Moment>,
     /// When its head was whole.
-    pub head_at: Instant,
+    pub head_at: Moment,
     /// When the head of the answer that was passed on was there.
-    pub first_byte_at: Option<Instant>,
-    pub ended: Instant,
+    pub first_byte_at: Option<Moment>,
+    pub ended: Moment,
     /// Waited for a slot of a backend, over all attempts.
     pub queue: Duration,
     /// Spent connecting, over all attempts; none: nobody connected.
@@ -136,7 +137,7 @@ pub struct Record {
 
 impl Default for Record {
     fn default() -> Self {
-        let now = Instant::now();
+        let now = Moment::now();
         Record {
             client: None,
             began: now,
@@ -172,11 +173,11 @@ impl Record {
 
     /// A part of the head is there.
     pub fn arrives(&mut self) {
-        self.arriving.get_or_insert_with(Instant::now);
+        self.arriving.get_or_insert_with(Moment::now);
     }
 
     /// The head is whole, `now`. Until it is said otherwise, weir ended what follows.
-    pub fn begin(&mut self, now: Instant) {
+    pub fn begin(&mut self, now: Moment) {
         *self = Record {
             client: None,
             began: self.arriving.unwrap_or(now),
@@ -218,18 +219,17 @@ impl Record {
 
     /// From the whole head to the last byte.
     pub fn total(&self) -> Duration {
-        self.ended.saturating_duration_since(self.head_at)
+        self.ended - self.head_at
     }
 
     /// What the client took to send the head.
     pub fn head(&self) -> Duration {
-        self.head_at.saturating_duration_since(self.began)
+        self.head_at - self.began
     }
 
     /// From the whole head to the head of the answer.
     pub fn first_byte(&self) -> Option<Duration> {
-        self.first_byte_at
-            .map(|at| at.saturating_duration_since(self.head_at))
+        self.first_byte_at.map(|at| at - self.head_at)
     }
 
     /// What weir itself took: the total without what was waited for others.
