@@ -75,11 +75,14 @@ impl<const CELLS: usize> Histogram<CELLS> {
     /// Records one value. Only the worker that owns the histogram may call this.
     #[inline]
     pub fn record(&self, elapsed: Duration) {
-        let nanos = u64::from(elapsed.subsec_nanos());
-        let us = elapsed
-            .as_secs()
-            .saturating_mul(1_000_000)
-            .saturating_add(nanos / 1_000);
+        let whole = elapsed.as_secs().saturating_mul(1_000_000_000);
+        self.record_nanos(whole.saturating_add(u64::from(elapsed.subsec_nanos())));
+    }
+
+    /// As [`Self::record`].
+    #[inline]
+    pub fn record_nanos(&self, nanos: u64) {
+        let us = nanos / 1_000;
         let (block, cell) = Self::place(us.min(MAX_US));
         if let Some(slot) = self.blocks.get(block) {
             slot.get_or_init(new_block)[cell].add(1);
@@ -89,12 +92,7 @@ impl<const CELLS: usize> Histogram<CELLS> {
         }
         self.sum_us.add(us);
         self.sum_ns_beyond_us.add(nanos % 1_000);
-        self.max_ns.raise_to(
-            elapsed
-                .as_secs()
-                .saturating_mul(1_000_000_000)
-                .saturating_add(nanos),
-        );
+        self.max_ns.raise_to(nanos);
     }
 
     /// Adds every count to `to`, which must have this histogram's digits and reach [`MAX_US`] (as [`Self::empty_hdr`]).

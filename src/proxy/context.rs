@@ -138,10 +138,11 @@ impl Context {
     /// Tells of an exchange that is over.
     pub fn tell(&self, finished: &Finished<'_>) {
         let record = finished.record;
-        if let Some(Outcome::Status(_)) = record.deciding().map(|attempt| attempt.outcome)
-            && let Some(backend) = finished.backend()
+        if let Some(deciding) = record.deciding()
+            && matches!(deciding.outcome, Outcome::Status(_))
+            && let Some(backend) = finished.backend_of(deciding)
         {
-            self.shard.phases(&backend.counts, &record.phases());
+            self.shard.phases(&backend.counts, &record.phases(deciding));
         }
     }
 

@@ -489,7 +489,7 @@ impl<'a> Exchange<'a> {
             return;
         };
         self.failed_in_passing = matches!(outcome, Outcome::Reset | Outcome::Status(_));
-        let took = now - placed.started;
+        let took = Duration::from(now - placed.started);
         let status = match ended {
             record::Outcome::Status(status) => Some(status),
             record::Outcome::Failed(_) | record::Outcome::Abandoned => None,
@@ -497,7 +497,7 @@ impl<'a> Exchange<'a> {
         self.worker.shard.attempt(&placed.backend.counts, status, took);
         // How long a client takes to read is not the backend's.
         let head_at = self.request.head.progress.head_at.get();
-        let to_head = head_at.map_or(took, |at| at - placed.started);
+        let to_head = head_at.map_or(took, |at| Duration::from(at - placed.started));
         placed.settle(outcome, to_head);
         if self.view.config.hedge.enabled && !outcome.is_failure() {
             self.worker.local.borrow_mut().tail.record(to_head);

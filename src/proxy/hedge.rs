@@ -188,7 +188,7 @@ impl<'a> Exchange<'a> {
             backend
                 .shared
                 .latency()
-                .record(first.started().elapsed(), clock::now());
+                .record(first.started().elapsed().into(), clock::now());
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::balance::outcome::Outcome as Lesson;
-use crate::clock::Moment;
+use crate::clock::{Moment, Span};
 use crate::proxy::attempt::outcome_of;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::tunnel::TunnelEnd;
@@ -159,7 +159,7 @@ impl Drop for Exchange<'_> {
     }
 }
 
-fn add(sum: Option<std::time::Duration>, more: Option<std::time::Duration>) -> Option<std::time::Duration> {
+fn add(sum: Option<Span>, more: Option<Span>) -> Option<Span> {
     match (sum, more) {
         (Some(sum), Some(more)) => Some(sum + more),
         (sum, more) => sum.or(more),

@@ -3,9 +3,8 @@
 //! Cells in a box that is lent with the tables of heads: futures hold one pointer to it.
 
 use std::cell::{Cell, RefCell};
-use std::time::Duration;
 
-use crate::clock::Moment;
+use crate::clock::{Moment, Span};
 use crate::record::Kind;
 use crate::wire::Sent;
 
@@ -21,20 +20,20 @@ pub struct Progress {
     /// All of the request as far as it was received is still here.
     pub whole: Cell<bool>,
     /// Waited for a slot, before the attempt began.
-    pub queue: Cell<Duration>,
+    pub queue: Cell<Span>,
     /// What connecting took, where that was needed.
-    pub connect: Cell<Option<Duration>>,
+    pub connect: Cell<Option<Span>>,
     /// When the request was out and the wait for the answer began.
     pub sent_at: Cell<Option<Moment>>,
     /// When the final head came, and its status.
     pub head_at: Cell<Option<Moment>>,
     pub status: Cell<u16>,
     /// Waited for the backend to answer, to go on, or to take the request.
-    pub backend: Cell<Duration>,
+    pub backend: Cell<Span>,
     /// Waited for the client to go on with its body.
-    pub upload: Cell<Option<Duration>>,
+    pub upload: Cell<Option<Span>>,
     /// Waited for the client to take the answer.
-    pub download: Cell<Option<Duration>>,
+    pub download: Cell<Option<Span>>,
     /// Bytes received from the client that did not come with its head.
     pub received: Cell<u64>,
     /// Bytes sent to the client, and those of them that were the answer's head.
@@ -80,12 +79,12 @@ impl Progress {
         self.request_done.set(false);
         self.head_seen.set(false);
         self.whole.set(false);
-        self.queue.set(Duration::ZERO);
+        self.queue.set(Span::ZERO);
         self.connect.set(None);
         self.sent_at.set(None);
         self.head_at.set(None);
         self.status.set(0);
-        self.backend.set(Duration::ZERO);
+        self.backend.set(Span::ZERO);
         self.upload.set(None);
         self.download.set(None);
         self.received.set(0);
@@ -113,8 +112,13 @@ impl Progress {
         }
     }
 
-    pub fn waited_for_backend(&self, wait: Duration) {
+    pub fn waited_for_backend(&self, wait: Span) {
         self.backend.set(self.backend.get() + wait);
+    }
+
+    pub fn waited_for_upload(&self, wait: Span) {
+        let before = self.upload.get().unwrap_or_default();
+        self.upload.set(Some(before + wait));
     }
 
     /// The client took something.
@@ -153,7 +157,7 @@ impl Progress {
         self.download.get().is_some()
     }
 
-    fn waited_for_client(&self, wait: Duration) {
+    fn waited_for_client(&self, wait: Span) {
         let before = self.download.get().unwrap_or_default();
         self.download.set(Some(before + wait));
     }

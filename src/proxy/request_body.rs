@@ -152,9 +152,9 @@ pub async fn pump(
                 let now = Moment::now();
                 came_at = Some(now);
                 meter.received += count as u64;
-                meter.waited += now - asked;
+                meter.waited += Duration::from(now - asked);
                 progress.received.set(progress.received.get() + count as u64);
-                progress.upload.set(Some(meter.waited));
+                progress.waited_for_upload(now - asked);
             }
         }
         if meter.is_too_slow(config.http.min_body_rate) {

@@ -16,7 +16,7 @@ mod termination;
 
 use std::time::{Duration, SystemTime};
 
-use crate::clock::Moment;
+use crate::clock::{Moment, Span};
 use crate::metrics::Phases;
 use crate::reason::Reason;
 use crate::snapshot::Pool;
@@ -39,15 +39,15 @@ pub struct Attempt {
     pub kind: Kind,
     pub outcome: Outcome,
     /// When it began, after `head_at`: what lies before went to the queue and to attempts before it.
-    pub began: Duration,
+    pub began: Span,
     /// What it waited for a slot of a backend, before it began.
-    pub queue: Duration,
+    pub queue: Span,
     /// What connecting took; none: it took an idle connection.
-    pub connect: Option<Duration>,
+    pub connect: Option<Span>,
     /// From its beginning to the head of the answer.
-    pub first_byte: Option<Duration>,
+    pub first_byte: Option<Span>,
     /// From its beginning to its end.
-    pub took: Duration,
+    pub took: Span,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,15 +107,15 @@ pub struct Record {
     pub first_byte_at: Option<Moment>,
     pub ended: Moment,
     /// Waited for a slot of a backend, over all attempts.
-    pub queue: Duration,
+    pub queue: Span,
     /// Spent connecting, over all attempts; none: nobody connected.
-    pub connect: Option<Duration>,
+    pub connect: Option<Span>,
     /// Spent waiting for backends to answer or to go on, over all attempts.
-    pub backend: Duration,
+    pub backend: Span,
     /// Waited for the client to send its body; none: it came with the head.
-    pub upload: Option<Duration>,
+    pub upload: Option<Span>,
     /// Waited for the client to take the answer; none: it took all at once.
-    pub download: Option<Duration>,
+    pub download: Option<Span>,
     /// The first [`ATTEMPTS_MAX`] of them.
     pub attempts: Vec<Attempt>,
     /// How many attempts there were.
@@ -145,9 +145,9 @@ impl Default for Record {
             head_at: now,
             first_byte_at: None,
             ended: now,
-            queue: Duration::ZERO,
+            queue: Span::ZERO,
             connect: None,
-            backend: Duration::ZERO,
+            backend: Span::ZERO,
             upload: None,
             download: None,
             attempts: Vec::new(),
@@ -178,28 +178,23 @@ impl Record {
 
     /// The head is whole, `now`. Until it is said otherwise, weir ended what follows.
     pub fn begin(&mut self, now: Moment) {
-        *self = Record {
-            client: None,
-            began: self.arriving.unwrap_or(now),
-            arriving: None,
-            head_at: now,
-            first_byte_at: None,
-            ended: now,
-            queue: Duration::ZERO,
-            connect: None,
-            backend: Duration::ZERO,
-            upload: None,
-            download: None,
-            attempts: std::mem::take(&mut self.attempts),
-            attempts_total: 0,
-            status: 0,
-            reason: None,
-            bytes_in: 0,
-            bytes_out: 0,
-            head_out: 0,
-            termination: Termination::CUT,
-            captured: std::mem::take(&mut self.captured),
-        };
+        self.client = None;
+        self.began = self.arriving.take().unwrap_or(now);
+        self.head_at = now;
+        self.first_byte_at = None;
+        self.ended = now;
+        self.queue = Span::ZERO;
+        self.connect = None;
+        self.backend = Span::ZERO;
+        self.upload = None;
+        self.download = None;
+        self.attempts_total = 0;
+        self.status = 0;
+        self.reason = None;
+        self.bytes_in = 0;
+        self.bytes_out = 0;
+        self.head_out = 0;
+        self.termination = Termination::CUT;
     }
 
     /// weir answers by itself.
@@ -218,46 +213,41 @@ impl Record {
     }
 
     /// From the whole head to the last byte.
-    pub fn total(&self) -> Duration {
+    pub fn total(&self) -> Span {
         self.ended - self.head_at
     }
 
     /// What the client took to send the head.
-    pub fn head(&self) -> Duration {
+    pub fn head(&self) -> Span {
         self.head_at - self.began
     }
 
     /// From the whole head to the head of the answer.
-    pub fn first_byte(&self) -> Option<Duration> {
+    pub fn first_byte(&self) -> Option<Span> {
         self.first_byte_at.map(|at| at - self.head_at)
     }
 
     /// What weir itself took: the total without what was waited for others.
-    pub fn weir(&self) -> Duration {
-        let waited = [
-            Some(self.queue),
-            self.connect,
-            Some(self.backend),
-            self.upload,
-            self.download,
-        ];
-        let waited: Duration = waited.into_iter().flatten().sum();
-        self.total().saturating_sub(waited)
+    pub fn weir(&self) -> Span {
+        let side = |wait: Option<Span>| wait.unwrap_or(Span::ZERO);
+        let backends = self.queue + side(self.connect) + self.backend;
+        self.total() - (backends + side(self.upload) + side(self.download))
     }
 
     /// The attempt whose answer the client got, or else the last one.
     pub fn deciding(&self) -> Option<&Attempt> {
-        let answered = self.attempts.iter().rev();
-        answered
-            .clone()
-            .find(|attempt| attempt.outcome == Outcome::Status(self.status))
-            .or(self.attempts.last())
+        let last = self.attempts.last()?;
+        let answered = |attempt: &&Attempt| attempt.outcome == Outcome::Status(self.status);
+        if answered(&last) {
+            return Some(last);
+        }
+        self.attempts.iter().rev().find(answered).or(Some(last))
     }
 
     /// What the metrics count besides totals. The time to first byte is the deciding attempt's own.
-    pub fn phases(&self) -> Phases {
+    pub fn phases(&self, deciding: &Attempt) -> Phases {
         Phases {
-            first_byte: self.deciding().and_then(|attempt| attempt.first_byte),
+            first_byte: deciding.first_byte,
             connect: self.connect,
             queue: (!self.queue.is_zero()).then_some(self.queue),
             weir: Some(self.weir()),
@@ -297,7 +287,7 @@ impl<'a> Finished<'a> {
 
     /// When its first byte was there, by the wall clock.
     pub fn began_at(&self) -> SystemTime {
-        SystemTime::now() - self.record.began.elapsed()
+        SystemTime::now() - Duration::from(self.record.began.elapsed())
     }
 
     /// It was retried, was cut, or got an answer that says that something is wrong.
