@@ -26,6 +26,7 @@ pub mod server;
 pub mod simulate;
 pub mod snapshot;
 pub mod sys;
+pub mod trace;
 pub mod transport;
 pub mod upstream;
 pub mod wire;

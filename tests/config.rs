@@ -41,6 +41,7 @@ host = "app.example:8080"
 forwarded = "both"
 via = true
 reason_header = false
+request_id = false
 
 [timeouts]
 request_head = "1ms"

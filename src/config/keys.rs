@@ -151,6 +151,8 @@ pub(super) static KEYS: &[Key<Config>] = keys! {
         "Whether weir adds itself to `Via`.";
     reason_header = http.reason_header: Boolean,
         "Whether weir's own answers carry `x-weir-reason`.";
+    request_id = http.request_id: Boolean,
+        "Whether backends get an `x-request-id`: a trusted proxy's, else a new UUIDv7.";
 
     [timeouts]
     request_head = timeouts.request_head: Time::POSITIVE,

@@ -98,6 +98,8 @@ pub struct Http {
     pub via: bool,
     /// Whether own answers carry `x-weir-reason`.
     pub reason_header: bool,
+    /// Backends get an `x-request-id`.
+    pub request_id: bool,
 }
 
 /// What the backend sees as `Host`.
@@ -513,6 +515,7 @@ impl Default for Http {
             forwarded: ForwardedMode::XForwarded,
             via: false,
             reason_header: true,
+            request_id: true,
         }
     }
 }

@@ -9,18 +9,36 @@ use crate::proxy::exchange::Exchange;
 use crate::proxy::tunnel::TunnelEnd;
 use crate::reason::Reason;
 use crate::record::{Attempt, By, Finished, Kind, Outcome, Part, Stage, Termination};
+use crate::sys;
+use crate::trace::request_id;
 
 impl Exchange<'_> {
     /// Notes who asks for what.
     pub(super) fn introduce(&mut self) {
-        let client = self.identity().client;
+        let identity = self.identity();
         let bytes = self.request.inbound.buffer.filled();
         let heads = &mut *self.request.head;
         let (record, head) = (&mut heads.record, &heads.request);
-        record.client = client;
+        record.client = identity.client;
         record.bytes_in = self.request.head_len as u64;
         record.captured.keep(Part::Method, head.method_bytes(bytes));
         record.captured.keep(Part::Target, head.path(bytes));
+        if self.view.config.http.request_id {
+            let theirs = if identity.trusted {
+                head.field(bytes, b"x-request-id")
+            } else {
+                None
+            };
+            let theirs = theirs.filter(|id| request_id::is_good(id));
+            match theirs {
+                Some(id) => record.captured.keep(Part::RequestId, id),
+                None => {
+                    let random = &mut self.worker.local.borrow_mut().random;
+                    let id = request_id::new(sys::coarse_unix_millis(), random);
+                    record.captured.keep(Part::RequestId, &id);
+                }
+            }
+        }
     }
 
     /// Notes the end of the attempt under way.
