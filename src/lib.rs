@@ -3,6 +3,7 @@
 //! The library exists for the binary, the tests, the benches and the fuzz targets of this repository; it makes no
 //! promise to other crates.
 
+pub mod access_log;
 pub mod admin;
 pub mod backend;
 pub mod balance;

@@ -167,7 +167,10 @@ fn a_request_id_is_made_or_a_trusted_proxys(driver: Driver) {
     let (first, second) = (ids("127.0.0.2", ""), ids("127.0.0.2", ""));
     assert!(first.len() == 1 && is_uuid_v7(&first[0]), "{first:?}");
     // The first 48 bits are milliseconds.
-    assert!(second != first && second[0][..13] >= first[0][..13], "ids sort by time");
+    assert!(
+        second != first && second[0][..13] >= first[0][..13],
+        "ids sort by time"
+    );
     let replaced = ids("127.0.0.2", "X-Request-ID: theirs\r\nx-request-id: again\r\n");
     assert!(replaced.len() == 1 && is_uuid_v7(&replaced[0]), "{replaced:?}");
     assert_eq!(ids("127.0.0.9", "X-Request-ID: theirs\r\n"), ["theirs"]);

@@ -15,7 +15,7 @@ mod view;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::metrics::{BackendState, Info, Shard, Snapshot};
+use crate::metrics::{BackendState, Dropped, Info, Shard, Snapshot};
 
 pub use command::{Command, Commander, Refused};
 pub use guard::Guard;
@@ -70,6 +70,8 @@ pub struct State {
     pub backend: Box<dyn Fn(usize) -> BackendState + Send + Sync>,
     /// Every backend of every pool as it is now, in the order of the configuration.
     pub views: Box<dyn Fn() -> Vec<BackendView> + Send + Sync>,
+    /// What was dropped so far because nobody took it in time.
+    pub dropped: Box<dyn Fn() -> Dropped + Send + Sync>,
     /// Does what a state-changing call asks for.
     pub command: Box<Commander>,
     /// Asked at each request of [`Surface::Admin`]: a reload may bring another token.

@@ -10,7 +10,6 @@ use serde_json::{Map, Value, json};
 use super::command::{Command, Refused};
 use super::view::BackendView;
 use super::{DEFAULT_POOL, Phase, State, Surface, guard};
-use crate::log;
 use crate::metrics;
 
 type Answer = Response<Full<Bytes>>;
@@ -326,7 +325,7 @@ fn metrics(state: &State, format: &str) -> Answer {
             format!("format \"{format}\" is not known; allowed: json"),
         );
     }
-    match metrics::json::render(&state.snapshot(), log::dropped()) {
+    match metrics::json::render(&state.snapshot(), (state.dropped)()) {
         Ok(body) => with_type(StatusCode::OK, body),
         Err(cause) => error(
             StatusCode::INTERNAL_SERVER_ERROR,

@@ -117,6 +117,7 @@ fn guarded(guard: Guard) -> Fixture {
             1 => Phase::Ready,
             _ => Phase::Draining,
         }),
+        dropped: Box::new(crate::metrics::Dropped::default),
         backend: Box::new(move |index| BackendState {
             healthy: index == 0,
             eligible: index == 0 && eligible_now.load(Ordering::SeqCst),

@@ -13,7 +13,9 @@ use crate::balance::shared::Flag;
 use crate::clock::{self, Millis};
 use crate::config::{model, strategy_name};
 use crate::control::operator::{Change, Mode, Operator, Refusal};
-use crate::metrics::{BackendInfo, BackendState, Info, Shard};
+use crate::log;
+use crate::metrics::{BackendInfo, BackendState, Dropped, Info, Shard};
+use crate::proxy::context::Observers;
 use crate::server::lifecycle::{Lifecycle, Stage};
 use crate::snapshot::{Published, Snapshot};
 
@@ -23,6 +25,7 @@ pub fn make(
     published: &Arc<Published>,
     lifecycle: &Arc<Lifecycle>,
     shards: Vec<Arc<Shard>>,
+    observers: Observers,
     guard: Guard,
 ) -> State {
     let started = Instant::now();
@@ -39,6 +42,11 @@ pub fn make(
         }),
         backend: Box::new(move |index| state(&asked.current(), index)),
         views: Box::new(move || views(&viewed.current(), &known)),
+        dropped: Box::new(move || Dropped {
+            log_lines: log::dropped(),
+            access_log_lines: observers.access_log.as_ref().map_or(0, |log| log.dropped()),
+            spans: 0,
+        }),
         command: Box::new(move |command| {
             let operator = commanded.clone();
             Box::pin(async move { carry_out(&operator, command).await })

@@ -18,12 +18,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::access_log;
 use crate::admin;
 use crate::admin::Surface;
 use crate::cli::{exit, ready_file};
 use crate::config::model::{Config, ListenAddress};
 use crate::control::operator::Operator;
 use crate::metrics::Shard;
+use crate::proxy::context::Observers;
 use crate::server::lifecycle::{Lifecycle, Stage};
 use crate::server::listener::{self, BindError, BoundAddress, Listener, ListenerSet};
 use crate::snapshot::Published;
@@ -109,6 +111,8 @@ async fn run(config: Config, mut options: Options) -> Result<u8, StartError> {
     };
     resolve::check_source(config.upstream.source_address, &addresses).map_err(StartError::Configuration)?;
     let sticky = snapshots::sticky_secret(&config).map_err(StartError::Configuration)?;
+    let mut access_log = access_log::writer::Running::start(&config.access_log, cores.len())
+        .map_err(StartError::Configuration)?;
     let sets = listener::open_all(&config.server, cores.len())?;
     let side = SideListeners::open(&config)?;
     let (internal_listener, internal_name) = admin::internal::bind()?;
@@ -140,6 +144,9 @@ async fn run(config: Config, mut options: Options) -> Result<u8, StartError> {
             return Ok(exit::ANSWERED);
         }
     }
+    let observers = Observers {
+        access_log: access_log.log.clone(),
+    };
     let mut crew = workers::start(
         &published,
         &lifecycle,
@@ -148,6 +155,7 @@ async fn run(config: Config, mut options: Options) -> Result<u8, StartError> {
         per_worker(sets, cores.len()),
         open_files,
         secret,
+        observers.clone(),
     )?;
     crew.wait_until_ready().await?;
     lifecycle.advance(Stage::Serving);
@@ -163,7 +171,7 @@ async fn run(config: Config, mut options: Options) -> Result<u8, StartError> {
         }),
     ));
     let state = Arc::new(admin_state::make(
-        &operator, &published, &lifecycle, shards, guard,
+        &operator, &published, &lifecycle, shards, observers, guard,
     ));
     let (closing, closed) = tokio::sync::watch::channel(());
     let mut side_servers = side.serve(&state, &closed);
@@ -197,9 +205,13 @@ async fn run(config: Config, mut options: Options) -> Result<u8, StartError> {
         // The answer is in the log.
         tokio::spawn(async move { operator.reload().await.is_ok() });
     };
-    let stopped = stop::wait(&mut signals, &mut crew, &lifecycle, &published, reload).await;
+    let stopped = stop::wait(&mut signals, &mut crew, &lifecycle, &published, reload, || {
+        access_log.reopen()
+    })
+    .await;
     drop(closing);
     // Whoever asked twice does not wait for the admin API's last answers either.
+    access_log.end();
     while !stopped.at_once && side_servers.join_next().await.is_some() {}
     remove_socket_files(socket_files());
     Ok(stopped.code)

@@ -281,8 +281,13 @@ const AT_START: &[&str] = &[
     "limits.buffer_memory",
     "limits.max_connections_per_ip",
     "logging.",
+    "access_log.output",
+    "access_log.socket",
     "admin.",
     "observe.",
+    "tracing.",
+    "debug.keep",
+    "profiling.",
 ];
 
 fn needs_restart(old: &Config, new: &Config) -> Vec<String> {

@@ -16,16 +16,17 @@ pub struct Stopped {
     pub at_once: bool,
 }
 
-/// Waits for the signal to stop, calling `reload` for every SIGHUP until then, and stops. A second signal ends the wait at once.
+/// Waits for the signal to stop, calling `reload` for every SIGHUP and `reopen` for every SIGUSR1 until then, and stops. A second signal ends the wait at once.
 pub async fn wait(
     signals: &mut Signals,
     crew: &mut Crew,
     lifecycle: &Lifecycle,
     published: &Published,
     reload: impl Fn(),
+    reopen: impl Fn(),
 ) -> Stopped {
     let signal = tokio::select! {
-        signal = signals.next_end(reload) => signal,
+        signal = signals.next_end(reload, reopen) => signal,
         worker = crew.next_end() => {
             tracing::error!(worker = worker.worker, error = worker.error(), "a worker ended by itself");
             return Stopped { code: exit::CUT, at_once: true };

@@ -13,7 +13,7 @@ use crate::limits::Secret;
 use crate::limits::connections::ConnectionTable;
 use crate::limits::queue::QueueShared;
 use crate::metrics::Shard;
-use crate::proxy::context::{Common, share};
+use crate::proxy::context::{Common, Observers, share};
 use crate::server::driver::{Runtime, climb};
 use crate::server::lifecycle::Lifecycle;
 use crate::server::listener::Listener;
@@ -138,6 +138,7 @@ pub fn start(
     listeners: Vec<Vec<Listener>>,
     open_files: u64,
     secret: Secret,
+    observers: Observers,
 ) -> io::Result<Crew> {
     let (sender, messages) = mpsc::unbounded_channel();
     let config = published.current().config.clone();
@@ -157,6 +158,7 @@ pub fn start(
             ))
         }),
         wakes: wakes.into(),
+        observers,
         began: Instant::now(),
     });
     for (worker, ((listeners, shard), wake)) in listeners.into_iter().zip(shards).zip(receivers).enumerate() {

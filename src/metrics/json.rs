@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::snapshot::{BackendTotals, Snapshot, WorkerTotals};
+use super::snapshot::{BackendTotals, Dropped, Snapshot, WorkerTotals};
 use crate::reason::Reason;
 
 #[derive(Serialize)]
@@ -54,6 +54,8 @@ struct Weir {
     accept_errors: u64,
     panics: u64,
     log_lines_dropped: u64,
+    access_log_lines_dropped: u64,
+    spans_dropped: u64,
     workers: Vec<Worker>,
 }
 
@@ -70,14 +72,14 @@ struct Worker {
     connections: Connections,
 }
 
-/// One line of JSON, with its newline. `log_lines_dropped` is the log's own count, which no shard holds.
-pub fn render(snapshot: &Snapshot, log_lines_dropped: u64) -> serde_json::Result<Vec<u8>> {
+/// One line of JSON, with its newline. `dropped` is in no shard.
+pub fn render(snapshot: &Snapshot, dropped: Dropped) -> serde_json::Result<Vec<u8>> {
     let document = Document {
         total_requests: snapshot.total(|worker| worker.exchanges),
         uptime: u64::try_from(snapshot.uptime.as_nanos()).unwrap_or(u64::MAX),
         algorithm: &snapshot.algorithm,
         backends: backends(&snapshot.backends)?,
-        weir: weir(snapshot, log_lines_dropped),
+        weir: weir(snapshot, dropped),
     };
     let mut out = serde_json::to_vec(&document)?;
     out.push(b'\n');
@@ -125,7 +127,7 @@ fn one_backend(totals: &BackendTotals) -> Backend<'_> {
     }
 }
 
-fn weir(snapshot: &Snapshot, log_lines_dropped: u64) -> Weir {
+fn weir(snapshot: &Snapshot, dropped: Dropped) -> Weir {
     let connections = |worker: &WorkerTotals| Connections {
         open: worker.connections_open,
         accepted: worker.connections_accepted,
@@ -147,7 +149,9 @@ fn weir(snapshot: &Snapshot, log_lines_dropped: u64) -> Weir {
         connections_refused: snapshot.total(|worker| worker.connections_refused),
         accept_errors: snapshot.total(|worker| worker.accept_errors),
         panics: snapshot.total(|worker| worker.panics),
-        log_lines_dropped,
+        log_lines_dropped: dropped.log_lines,
+        access_log_lines_dropped: dropped.access_log_lines,
+        spans_dropped: dropped.spans,
         workers: snapshot
             .workers
             .iter()
@@ -169,10 +173,16 @@ mod tests {
     use super::render;
     use crate::metrics::BackendCounts;
     use crate::metrics::snapshot::{
-        BackendInfo, BackendState, BackendTotals, Latency, Snapshot, WorkerTotals,
+        BackendInfo, BackendState, BackendTotals, Dropped, Latency, Snapshot, WorkerTotals,
     };
     use crate::reason::Reason;
     use std::sync::Arc;
+
+    const DROPPED: Dropped = Dropped {
+        log_lines: 7,
+        access_log_lines: 8,
+        spans: 9,
+    };
 
     fn backend(url: &str, name: &str) -> BackendTotals {
         BackendTotals {
@@ -241,7 +251,7 @@ mod tests {
             p99_ns: 9_000_001,
             clamped: 0,
         };
-        let out = render(&snapshot(vec![first, backend("unix:/run/b.sock", "b")]), 7).unwrap();
+        let out = render(&snapshot(vec![first, backend("unix:/run/b.sock", "b")]), DROPPED).unwrap();
         let expected = concat!(
             r#"{"total_requests":13,"uptime":61000000005,"algorithm":"round-robin","backends":{"#,
             r#""http://127.0.0.1:8081":{"requests":11,"selections":11,"healthy":true,"avg_response":1500250,"#,
@@ -254,7 +264,7 @@ mod tests {
             r#""max_response":0,"clamped_responses":0,"connects":0,"connect_failures":0,"retries":0}},"#,
             r#""weir":{"version":"VERSION","status_codes":{"502":1,"503":2},"#,
             r#""reasons":{"connect_refused":1,"no_backend":2},"connections":{"open":1,"accepted":6},"#,
-            r#""client_aborts":2,"connections_refused":0,"accept_errors":1,"panics":0,"log_lines_dropped":7,"workers":["#,
+            r#""client_aborts":2,"connections_refused":0,"accept_errors":1,"panics":0,"log_lines_dropped":7,"access_log_lines_dropped":8,"spans_dropped":9,"workers":["#,
             r#"{"worker":0,"requests":10,"connections":{"open":1,"accepted":4}},"#,
             r#"{"worker":1,"requests":3,"connections":{"open":0,"accepted":2}}]}}"#,
             "\n"
@@ -269,7 +279,7 @@ mod tests {
     fn backends_that_share_a_url_are_told_apart_by_name() {
         let backends = [("http://h:1", "a"), ("http://h:2", "b"), ("http://h:1", "c")];
         let backends = backends.map(|(url, name)| backend(url, name)).to_vec();
-        let out = render(&snapshot(backends), 0).unwrap();
+        let out = render(&snapshot(backends), DROPPED).unwrap();
         let document: serde_json::Value = serde_json::from_slice(&out).unwrap();
         let keys: Vec<_> = document["backends"].as_object().unwrap().keys().collect();
         assert_eq!(keys, ["http://h:1 (a)", "http://h:2", "http://h:1 (c)"]);

@@ -12,4 +12,4 @@ pub mod snapshot;
 pub mod status;
 
 pub use shard::{BackendCounts, Phases, Series, Shard, Tally};
-pub use snapshot::{BackendInfo, BackendState, Info, Snapshot};
+pub use snapshot::{BackendInfo, BackendState, Dropped, Info, Snapshot};

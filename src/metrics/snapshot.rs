@@ -102,6 +102,14 @@ pub struct Latency {
     pub clamped: u64,
 }
 
+/// What was dropped since the start because nobody took it in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    pub log_lines: u64,
+    pub access_log_lines: u64,
+    pub spans: u64,
+}
+
 impl BackendTotals {
     /// Attempts that came to an end: answered or failed.
     pub fn attempts(&self) -> u64 {

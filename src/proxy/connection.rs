@@ -14,6 +14,7 @@ use crate::http1::Method;
 use crate::proxy::answer::{AnswerOptions, write_answer};
 use crate::proxy::context::Context;
 use crate::proxy::exchange::Exchange;
+use crate::proxy::notes::tell_refusal;
 use crate::proxy::placement::Limited;
 use crate::proxy::tables::HeadSlot;
 use crate::reason::Reason;
@@ -249,10 +250,14 @@ pub fn grow(mut full: Buffer) -> Option<Buffer> {
 async fn refuse(worker: &Context, client: &Client, refusal: &Refusal) {
     worker.shard.exchange_received();
     log_refusal(client, refusal.reason, refusal.detail);
-    if answer(worker, client, refusal.reason, None, true, refusal.head_only)
-        .await
-        .is_ok()
-    {
+    let answered = answer(worker, client, refusal.reason, None, true, refusal.head_only).await;
+    tell_refusal(
+        worker,
+        client,
+        refusal.reason,
+        answered.as_ref().map_or(0, |&bytes| bytes),
+    );
+    if answered.is_ok() {
         linger(client).await;
     }
 }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::access_log::{self, AccessLog};
 use crate::balance::pick::Local;
 use crate::limits::admission::Admission;
 use crate::limits::connections::ConnectionTable;
@@ -20,6 +21,13 @@ use crate::upstream::backend::Backend;
 use crate::upstream::pool::Upstream;
 use crate::wire::Wires;
 
+/// Who is told of exchanges that are over, besides the metrics.
+#[derive(Clone, Debug, Default)]
+pub struct Observers {
+    /// None: off.
+    pub access_log: Option<Arc<AccessLog>>,
+}
+
 /// What all workers share.
 pub struct Common {
     pub published: Arc<Published>,
@@ -29,6 +37,8 @@ pub struct Common {
     pub connections: Option<Arc<ConnectionTable>>,
     /// By worker.
     pub wakes: Box<[WakeHandle]>,
+    /// Who is told of exchanges that are over.
+    pub observers: Observers,
     /// What rate limits count time from.
     pub began: Instant,
 }
@@ -47,6 +57,7 @@ pub struct Context {
     /// This worker's line of those who wait for a slot.
     pub queue: Queue,
     pub admission: RefCell<Option<Admission>>,
+    access_log: Option<access_log::Handle>,
     closing: Cell<bool>,
     scratch: RefCell<Vec<u8>>,
 }
@@ -73,6 +84,11 @@ impl Context {
         Context {
             queue: Queue::new(common.queue.clone(), number, wake),
             admission: RefCell::new(admission),
+            access_log: common
+                .observers
+                .access_log
+                .as_ref()
+                .and_then(|log| access_log::Handle::new(log, number)),
             common,
             view: RefCell::new(view),
             workers,
@@ -136,13 +152,18 @@ impl Context {
     }
 
     /// Tells of an exchange that is over.
-    pub fn tell(&self, finished: &Finished<'_>) {
+    pub fn tell(&self, finished: &Finished<'_>, view: &View) {
         let record = finished.record;
         if let Some(deciding) = record.deciding()
             && matches!(deciding.outcome, Outcome::Status(_))
             && let Some(backend) = finished.backend_of(deciding)
         {
             self.shard.phases(&backend.counts, &record.phases(deciding));
+        }
+        if record.logged
+            && let (Some(log), Some(settings)) = (&self.access_log, &view.access_log)
+        {
+            log.tell(finished, settings);
         }
     }
 

@@ -5,6 +5,8 @@ use std::io;
 use crate::balance::outcome::Outcome as Lesson;
 use crate::clock::{Moment, Span};
 use crate::proxy::attempt::outcome_of;
+use crate::proxy::connection::Client;
+use crate::proxy::context::Context;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::tunnel::TunnelEnd;
 use crate::reason::Reason;
@@ -23,6 +25,13 @@ impl Exchange<'_> {
         record.bytes_in = self.request.head_len as u64;
         record.captured.keep(Part::Method, head.method_bytes(bytes));
         record.captured.keep(Part::Target, head.path(bytes));
+        if let Some(log) = &self.view.access_log
+            && log.samples(&mut self.worker.local.borrow_mut().random)
+        {
+            record.logged = true;
+            record.captured.keep(Part::Version, head.version().name());
+            log.capture(head, bytes, &mut record.captured);
+        }
         if self.view.config.http.request_id {
             let theirs = if identity.trusted {
                 head.field(bytes, b"x-request-id")
@@ -166,8 +175,29 @@ impl Exchange<'_> {
             pool: &self.view.pool,
             worker: self.worker.shard.number(),
         };
-        self.worker.tell(&finished);
+        self.worker.tell(&finished, self.view);
     }
+}
+
+/// Tells of a head that did not become a request, and so not an exchange.
+pub(super) fn tell_refusal(worker: &Context, client: &Client, reason: Reason, bytes_out: usize) {
+    let view = worker.view();
+    let mut heads = worker.heads.lend();
+    let record = &mut heads.record;
+    record.begin(Moment::now());
+    record.client = client.peer;
+    record.answered(reason);
+    record.bytes_out = bytes_out as u64;
+    record.logged = view
+        .access_log
+        .as_ref()
+        .is_some_and(|log| log.samples(&mut worker.local.borrow_mut().random));
+    let finished = Finished {
+        record,
+        pool: &view.pool,
+        worker: worker.shard.number(),
+    };
+    worker.tell(&finished, &view);
 }
 
 /// An exchange is told of once, however it ends: also where its task is dropped in the middle.

@@ -97,6 +97,8 @@ impl Outcome {
 pub struct Record {
     /// Who asked: the connection's peer, or whom a trusted proxy named.
     pub client: Peer,
+    /// It may have a line in the access log.
+    pub logged: bool,
     /// When its first byte was there; as `head_at` where all of the head came at once.
     pub began: Moment,
     /// As `began`, while the head is not whole.
@@ -140,6 +142,7 @@ impl Default for Record {
         let now = Moment::now();
         Record {
             client: None,
+            logged: false,
             began: now,
             arriving: None,
             head_at: now,
@@ -179,6 +182,7 @@ impl Record {
     /// The head is whole, `now`. Until it is said otherwise, weir ended what follows.
     pub fn begin(&mut self, now: Moment) {
         self.client = None;
+        self.logged = false;
         self.began = self.arriving.take().unwrap_or(now);
         self.head_at = now;
         self.first_byte_at = None;

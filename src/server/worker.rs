@@ -353,6 +353,7 @@ mod tests {
     use crate::config::model::DriverChoice;
     use crate::limits::queue::QueueShared;
     use crate::metrics::{Info, Snapshot};
+    use crate::proxy::context::Observers;
     use crate::server::driver::{Runtime, climb};
     use crate::snapshot::{Pool, Published};
 
@@ -373,6 +374,7 @@ mod tests {
             queue: QueueShared::new(1, 0),
             connections: None,
             wakes: Box::default(),
+            observers: Observers::default(),
             began: Instant::now(),
         };
         let capacity = Capacity {

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 
+use crate::access_log;
 use crate::balance;
 use crate::balance::pick::Member;
 use crate::balance::pool::{Event, Settings, Verdict};
@@ -200,6 +201,8 @@ pub struct Snapshot {
     pub rate: Option<Arc<RateTable>>,
     /// What brings clients back to their backends; none: off.
     pub sticky: Option<Sticky>,
+    /// What the lines of the access log look like; none: there are none.
+    pub access_log: Option<access_log::Settings>,
     /// Under `prequal`, backends are asked for their load.
     pub asks_for_load: bool,
     /// How long one attempt may take to connect, and its backend to answer.
@@ -226,6 +229,7 @@ impl Snapshot {
             retry,
             rate: None,
             sticky: None,
+            access_log: access_log::Settings::new(&config.access_log),
             asks_for_load: config.strategy.kind == StrategyKind::Prequal
                 && config.strategy.probe_path.is_some(),
             pool,
