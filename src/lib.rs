@@ -13,6 +13,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod event;
+pub mod events;
 pub mod experiment;
 pub mod health;
 pub mod http1;

@@ -157,6 +157,12 @@ pub fn coarse_unix_millis() -> u64 {
     (time.tv_sec as u64) * 1000 + (time.tv_nsec as u64) / 1_000_000
 }
 
+/// The kernel's id of the calling thread (gettid(2)).
+pub fn thread_id() -> u64 {
+    // SAFETY: gettid takes nothing and gives a plain integer.
+    unsafe { libc::gettid() }.unsigned_abs().into()
+}
+
 /// Nanoseconds of `CLOCK_MONOTONIC`.
 #[inline]
 pub fn monotonic_nanos() -> u64 {

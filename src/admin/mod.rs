@@ -6,15 +6,18 @@
 //! for the metrics on the main port passes it on to [`internal`].
 
 mod command;
+mod exposition;
 mod guard;
 pub mod internal;
+mod page;
 mod router;
 mod serve;
 mod view;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::metrics::history::History;
 use crate::metrics::{BackendState, Dropped, Info, Shard, Snapshot};
 
 pub use command::{Command, Commander, Refused};
@@ -70,6 +73,8 @@ pub struct State {
     pub backend: Box<dyn Fn(usize) -> BackendState + Send + Sync>,
     /// Every backend of every pool as it is now, in the order of the configuration.
     pub views: Box<dyn Fn() -> Vec<BackendView> + Send + Sync>,
+    /// The last quarter of an hour.
+    pub history: Arc<Mutex<History>>,
     /// What was dropped so far because nobody took it in time.
     pub dropped: Box<dyn Fn() -> Dropped + Send + Sync>,
     /// Does what a state-changing call asks for.
@@ -79,6 +84,13 @@ pub struct State {
 }
 
 impl State {
+    /// A second is over: remembers it.
+    pub fn tick(&self) {
+        let snapshot = self.snapshot();
+        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        history.tick(snapshot);
+    }
+
     fn snapshot(&self) -> Snapshot {
         Snapshot::take(&self.shards, &(self.info)(), &self.backend)
     }

@@ -1,6 +1,10 @@
 //! Which path answers what.
 
+use std::convert::Infallible;
+use std::sync::{Arc, PoisonError};
+
 use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
@@ -8,11 +12,20 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::command::{Command, Refused};
+use super::exposition::{self, Form};
+use super::page::{File, stream};
 use super::view::BackendView;
 use super::{DEFAULT_POOL, Phase, State, Surface, guard};
-use crate::metrics;
+use crate::events;
+use crate::metrics::text::Format;
 
-type Answer = Response<Full<Bytes>>;
+/// What goes out: bytes that are there, or a stream of events.
+pub(super) type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
+
+/// A body that is there.
+pub(super) fn whole(body: Full<Bytes>) -> UnsyncBoxBody<Bytes, Infallible> {
+    body.boxed_unsync()
+}
 
 /// Bytes of a request's body.
 const MAX_BODY_BYTES: usize = 4 * 1024;
@@ -22,7 +35,16 @@ const MAX_BODY_BYTES: usize = 4 * 1024;
 enum Resource {
     Livez,
     Readyz,
-    Metrics,
+    /// In this form, whatever is asked for.
+    Metrics(Option<Form>),
+    /// A file of the page.
+    File(File),
+    /// What the page is fed with, as it comes.
+    Stream,
+    /// Events after a number.
+    Events,
+    /// Rows of the history.
+    History,
     /// All backends, or those of one pool.
     Backends(Option<String>),
     Backend {
@@ -69,7 +91,7 @@ impl Resource {
 }
 
 /// The answer to one request. A body that is not read ends the connection after the answer.
-pub(super) async fn answer(request: Request<Incoming>, surface: Surface, state: &State) -> Answer {
+pub(super) async fn answer(request: Request<Incoming>, surface: Surface, state: &Arc<State>) -> Answer {
     match admitted(request, surface, state).await {
         Ok(answer) => answer,
         Err(refused) => {
@@ -83,11 +105,20 @@ pub(super) async fn answer(request: Request<Incoming>, surface: Surface, state: 
     }
 }
 
-async fn admitted(request: Request<Incoming>, surface: Surface, state: &State) -> Result<Answer, Refused> {
-    if surface == Surface::Admin {
-        (state.guard)().admit(&request)?;
-    }
+async fn admitted(
+    request: Request<Incoming>,
+    surface: Surface,
+    state: &Arc<State>,
+) -> Result<Answer, Refused> {
     let path = request.uri().path();
+    if surface == Surface::Admin {
+        let guard = (state.guard)();
+        match File::at(path) {
+            // They say nothing of this weir.
+            Some(_) => guard.check_host(&request)?,
+            None => guard.admit(&request)?,
+        }
+    }
     let Some(resource) = find(path, surface)? else {
         return Err(Refused::new(
             StatusCode::NOT_FOUND,
@@ -101,7 +132,26 @@ async fn admitted(request: Request<Incoming>, surface: Surface, state: &State) -
     match resource {
         Resource::Livez => Ok(json(StatusCode::OK, &json!({ "status": "alive" }))),
         Resource::Readyz => Ok(readyz(state, parameter(&request, "backends") == Some("1"))),
-        Resource::Metrics => Ok(metrics(state, parameter(&request, "format").unwrap_or("json"))),
+        Resource::Metrics(form) => {
+            let form = match (form, parameter(&request, "format")) {
+                (Some(form), _) => form,
+                (None, Some(word)) => Form::named(word)?,
+                (None, None) => Form::negotiated(request.headers()),
+            };
+            exposition::answer(state, form)
+        }
+        Resource::File(file) => Ok(file.answer()),
+        Resource::Stream => stream::answer(state, number(&request, "after")?, number(&request, "event")?),
+        Resource::Events => {
+            let events = events::after(number(&request, "after")?);
+            Ok(json(StatusCode::OK, &json!({ "events": events })))
+        }
+        Resource::History => {
+            let from = number(&request, "from")?;
+            let history = state.history.lock().unwrap_or_else(PoisonError::into_inner);
+            let rows: Vec<_> = history.rows(from).collect();
+            Ok(json(StatusCode::OK, &json!({ "rows": rows })))
+        }
         Resource::Backends(pool) => backends(state, pool.as_deref()),
         Resource::Backend { pool, name } => {
             let view = backend(state, &pool, &name)?;
@@ -134,21 +184,28 @@ fn not_allowed(path: &str, method: &Method, methods: &[Method]) -> Answer {
 /// What stands at `path`; an error where it cannot be read.
 fn find(path: &str, surface: Surface) -> Result<Option<Resource>, Refused> {
     if surface == Surface::Metrics {
-        return Ok(Some(Resource::Metrics));
+        return Ok(Some(Resource::Metrics(None)));
     }
     let known = match path {
         "/livez" => Some(Resource::Livez),
         "/readyz" => Some(Resource::Readyz),
-        "/metrics" => Some(Resource::Metrics),
+        "/metrics" => Some(Resource::Metrics(None)),
+        "/metrics/prometheus" => Some(Resource::Metrics(Some(Form::Text(Format::Prometheus)))),
         _ => None,
     };
     if known.is_some() || surface == Surface::Observe {
         return Ok(known);
     }
+    if let Some(file) = File::at(path) {
+        return Ok(Some(Resource::File(file)));
+    }
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     // Without a version and a pool: the only pool there is.
     let default = DEFAULT_POOL.to_owned();
     Ok(match *segments.as_slice() {
+        ["stream"] => Some(Resource::Stream),
+        ["events"] => Some(Resource::Events),
+        ["history"] => Some(Resource::History),
         ["reload"] => Some(Resource::Change(Change::Reload)),
         ["backends"] => Some(Resource::Backends(None)),
         ["backends", name] => below(default, name, None)?,
@@ -205,6 +262,18 @@ fn parameter<'a, B>(request: &'a Request<B>, name: &str) -> Option<&'a str> {
     pairs
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
         .find_map(|(key, value)| (key == name).then_some(value))
+}
+
+/// A query parameter that is a number; 0 where it is not there.
+fn number<B>(request: &Request<B>, name: &str) -> Result<u64, Refused> {
+    parameter(request, name).map_or(Ok(0), |text| {
+        text.parse().map_err(|_| {
+            Refused::new(
+                StatusCode::BAD_REQUEST,
+                format!("{name}={text} is not a whole number"),
+            )
+        })
+    })
 }
 
 /// The members of the JSON object that a request carries; none without a body.
@@ -318,22 +387,6 @@ fn readyz(state: &State, need_backend: bool) -> Answer {
     json(status, &body)
 }
 
-fn metrics(state: &State, format: &str) -> Answer {
-    if format != "json" {
-        return error(
-            StatusCode::NOT_ACCEPTABLE,
-            format!("format \"{format}\" is not known; allowed: json"),
-        );
-    }
-    match metrics::json::render(&state.snapshot(), (state.dropped)()) {
-        Ok(body) => with_type(StatusCode::OK, body),
-        Err(cause) => error(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("the metrics could not be written: {cause}"),
-        ),
-    }
-}
-
 /// Every backend, or those of one pool, which must be there.
 fn backends(state: &State, pool: Option<&str>) -> Result<Answer, Refused> {
     let mut views = (state.views)();
@@ -369,7 +422,7 @@ fn json(status: StatusCode, value: &Value) -> Answer {
 }
 
 fn with_type(status: StatusCode, body: Vec<u8>) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    let mut answer = Response::new(whole(Full::from(body)));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

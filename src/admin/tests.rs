@@ -106,6 +106,8 @@ fn guarded(guard: Guard) -> Fixture {
     let (phase_now, eligible_now) = (Arc::clone(&phase), Arc::clone(&eligible));
     let info = Info {
         backends: backends.to_vec(),
+        pool: "default".to_owned(),
+        drivers: Vec::new(),
         algorithm: "round-robin".to_owned(),
         started: Instant::now(),
     };
@@ -117,11 +119,16 @@ fn guarded(guard: Guard) -> Fixture {
             1 => Phase::Ready,
             _ => Phase::Draining,
         }),
+        history: Arc::default(),
         dropped: Box::new(crate::metrics::Dropped::default),
         backend: Box::new(move |index| BackendState {
             healthy: index == 0,
             eligible: index == 0 && eligible_now.load(Ordering::SeqCst),
             in_flight: index as u64,
+            condition: "up",
+            breaker: breaker::State::Closed,
+            breaker_openings: 0,
+            ejections: 0,
         }),
         views: Box::new(|| NAMES.map(view).to_vec()),
         command: Box::new(move |command| {

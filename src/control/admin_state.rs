@@ -9,6 +9,7 @@ use crate::admin::{
     BackendView, BreakerView, Command, Condition, Connections, Ejections, Guard, Overrides, Phase, Probe,
     Refused, State,
 };
+use crate::balance::breaker;
 use crate::balance::shared::Flag;
 use crate::clock::{self, Millis};
 use crate::config::{model, strategy_name};
@@ -25,6 +26,7 @@ pub fn make(
     published: &Arc<Published>,
     lifecycle: &Arc<Lifecycle>,
     shards: Vec<Arc<Shard>>,
+    drivers: Vec<String>,
     observers: Observers,
     guard: Guard,
 ) -> State {
@@ -34,7 +36,7 @@ pub fn make(
     let (commanded, known) = (operator.clone(), operator.clone());
     State {
         shards,
-        info: Box::new(move || info(&informed.current(), started)),
+        info: Box::new(move || info(&informed.current(), &drivers, started)),
         phase: Box::new(move || match lifecycle.stage() {
             Stage::Starting => Phase::Starting,
             Stage::Serving => Phase::Ready,
@@ -42,6 +44,7 @@ pub fn make(
         }),
         backend: Box::new(move |index| state(&asked.current(), index)),
         views: Box::new(move || views(&viewed.current(), &known)),
+        history: Arc::default(),
         dropped: Box::new(move || Dropped {
             log_lines: log::dropped(),
             access_log_lines: observers.access_log.as_ref().map_or(0, |log| log.dropped()),
@@ -72,7 +75,7 @@ pub fn guard(settings: &model::Admin) -> Result<Guard, String> {
     Ok(Guard::new(token, settings.hosts.clone()))
 }
 
-fn info(snapshot: &Snapshot, started: Instant) -> Info {
+fn info(snapshot: &Snapshot, drivers: &[String], started: Instant) -> Info {
     let backends = snapshot.pool.backends.iter();
     Info {
         backends: backends
@@ -82,6 +85,8 @@ fn info(snapshot: &Snapshot, started: Instant) -> Info {
                 counts: backend.counts.clone(),
             })
             .collect(),
+        pool: snapshot.pool.name.clone(),
+        drivers: drivers.to_vec(),
         algorithm: strategy_name(snapshot.config.strategy.kind).to_owned(),
         started,
     }
@@ -89,7 +94,17 @@ fn info(snapshot: &Snapshot, started: Instant) -> Info {
 
 fn state(snapshot: &Snapshot, index: usize) -> BackendState {
     let backend = snapshot.pool.backends.get(index);
+    let weight = snapshot
+        .config
+        .backends
+        .get(index)
+        .map_or(0, |settings| settings.weight);
+    let shared = backend.map(|backend| &backend.shared);
     BackendState {
+        condition: shared.map_or("gone", |shared| Condition::of(shared, weight).word()),
+        breaker: shared.map_or(breaker::State::Closed, |shared| shared.breaker.state()),
+        breaker_openings: backend.map_or(0, |backend| backend.history.breaker_openings()),
+        ejections: shared.map_or(0, |shared| shared.ejection.count().into()),
         healthy: backend
             .is_some_and(|backend| !backend.shared.has(Flag::ProbeDown) && !backend.shared.has(Flag::Dead)),
         eligible: snapshot.pool.is_eligible(index),

@@ -17,6 +17,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::access_log;
 use crate::admin;
@@ -24,6 +25,7 @@ use crate::admin::Surface;
 use crate::cli::{exit, ready_file};
 use crate::config::model::{Config, ListenAddress};
 use crate::control::operator::Operator;
+use crate::events::{self, Tone};
 use crate::metrics::Shard;
 use crate::proxy::context::Observers;
 use crate::server::lifecycle::{Lifecycle, Stage};
@@ -170,10 +172,13 @@ async fn run(config: Config, mut options: Options) -> Result<u8, StartError> {
             health.replace(health::plan(snapshot));
         }),
     ));
+    let drivers = crew.members.iter().map(|member| member.driver.clone()).collect();
     let state = Arc::new(admin_state::make(
-        &operator, &published, &lifecycle, shards, observers, guard,
+        &operator, &published, &lifecycle, shards, drivers, observers, guard,
     ));
     let (closing, closed) = tokio::sync::watch::channel(());
+    let remembering = tokio::spawn(remember(state.clone()));
+    events::note(Tone::Good, "", "weir serves");
     let mut side_servers = side.serve(&state, &closed);
     side_servers.spawn(admin::serve(
         admin::Listener::Internal(internal_listener),
@@ -209,6 +214,7 @@ async fn run(config: Config, mut options: Options) -> Result<u8, StartError> {
         access_log.reopen()
     })
     .await;
+    remembering.abort();
     drop(closing);
     // Whoever asked twice does not wait for the admin API's last answers either.
     access_log.end();
@@ -287,6 +293,17 @@ impl SideListeners {
             }
         }
         servers
+    }
+}
+
+/// Takes a look at everything once a second, for the history.
+async fn remember(state: Arc<admin::State>) {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    // A second that was missed is part of the next one, which says how long it was.
+    second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        second.tick().await;
+        state.tick();
     }
 }
 

@@ -14,6 +14,7 @@ use crate::balance::shared::Flag;
 use crate::config::{Config, changed_keys};
 use crate::control::resolve::{check_source, resolve_all};
 use crate::control::snapshots::{Maker, sticky_secret};
+use crate::events::{self, Tone};
 use crate::snapshot::{Published, Snapshot};
 use crate::upstream::backend::{Address, Backend};
 use crate::upstream::history::Why;
@@ -113,8 +114,16 @@ impl Operator {
         let _one_at_a_time = self.reloading.lock().await;
         let result = self.try_reload().await;
         match &result {
-            Ok(report) => tracing::info!(%report, "configuration reloaded"),
+            Ok(report) => {
+                events::note(Tone::Neutral, "", "configuration reloaded");
+                tracing::info!(%report, "configuration reloaded");
+            }
             Err(refusal) => {
+                events::note(
+                    Tone::Bad,
+                    "",
+                    "a bad configuration was not reloaded; nothing has changed",
+                );
                 tracing::error!(error = %refusal, "the configuration was not reloaded; nothing has changed")
             }
         }
@@ -251,6 +260,12 @@ impl Operator {
                 .publish(&mut |event| snapshot.pool.log(event));
         }
         let (mode, weight) = (now.mode.map(Mode::word), now.weight);
+        let said = match (mode, weight) {
+            (Some(mode), _) => format!("{mode}, by the operator"),
+            (None, Some(weight)) => format!("weight {weight}, by the operator"),
+            (None, None) => "as configured again, by the operator".to_owned(),
+        };
+        events::note(Tone::Neutral, name, said);
         tracing::info!(pool, backend = name, mode, weight, "set by the operator");
         Ok(json!({ "backend": name, "mode": mode, "weight": weight }))
     }

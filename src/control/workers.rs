@@ -247,6 +247,7 @@ fn work(setup: Setup, messages: &mpsc::UnboundedSender<Message>) -> io::Result<W
         )));
     }
     crate::log::register_worker(worker);
+    shard.runs_here();
     let settings = common.published.current().config.runtime.clone();
     let mut climbed = climb(settings.driver, |step| {
         Runtime::build(step, settings.ring_entries)

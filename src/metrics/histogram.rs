@@ -22,6 +22,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::cell::Counter;
+use super::distribution::Distribution;
 
 /// The largest value that has a cell of its own: one hour, in µs.
 pub const MAX_US: u64 = 3_600_000_000;
@@ -194,6 +195,26 @@ impl<const CELLS: usize> Merged<CELLS> {
                 to.saturating_record_n(Histogram::<CELLS>::lowest(block, cell), count);
             }
         }
+    }
+
+    /// What is in it, as it is handed on.
+    pub fn distribution(&self) -> Distribution {
+        let mut cells = Vec::new();
+        for (index, block) in self.cells.iter().enumerate() {
+            if self.touched & (1 << index) == 0 {
+                continue;
+            }
+            for (cell, &count) in block.iter().enumerate().filter(|(_, count)| **count > 0) {
+                cells.push((Histogram::<CELLS>::lowest(index, cell), count));
+            }
+        }
+        Distribution::new(
+            Histogram::<CELLS>::DIGITS,
+            cells,
+            self.sum_ns,
+            self.max_ns,
+            self.clamped,
+        )
     }
 
     /// Forgets everything, at the cost of the touched blocks only.

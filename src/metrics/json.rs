@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::snapshot::{BackendTotals, Dropped, Snapshot, WorkerTotals};
+use super::shard::Series;
+use super::snapshot::{BackendTotals, Dropped, Latency, Snapshot, WorkerTotals};
+use crate::balance::breaker;
 use crate::reason::Reason;
 
 #[derive(Serialize)]
@@ -41,6 +43,32 @@ struct Backend<'a> {
     connect_failures: u64,
     /// Selections after another attempt of the same exchange.
     retries: u64,
+    /// Those that came to an end.
+    attempts: u64,
+    state: &'static str,
+    breaker: Breaker,
+    ejections: u64,
+    p90_response: u64,
+    p999_response: u64,
+    /// By series, but for the total, which the fields above are of.
+    phases: BTreeMap<&'static str, Phase>,
+}
+
+#[derive(Serialize)]
+struct Breaker {
+    state: &'static str,
+    opened: u64,
+}
+
+#[derive(Serialize)]
+struct Phase {
+    count: u64,
+    avg: u64,
+    p50: u64,
+    p95: u64,
+    p99: u64,
+    max: u64,
+    clamped: u64,
 }
 
 #[derive(Serialize)]
@@ -70,6 +98,8 @@ struct Worker {
     worker: usize,
     requests: u64,
     connections: Connections,
+    /// What its thread spent on a CPU, in nanoseconds.
+    busy: u64,
 }
 
 /// One line of JSON, with its newline. `dropped` is in no shard.
@@ -124,6 +154,37 @@ fn one_backend(totals: &BackendTotals) -> Backend<'_> {
         connects: totals.connects,
         connect_failures: totals.connect_failures,
         retries: totals.retries,
+        attempts: totals.attempts(),
+        state: totals.state.condition,
+        breaker: Breaker {
+            state: match totals.state.breaker {
+                breaker::State::Closed => "closed",
+                breaker::State::Open => "open",
+                breaker::State::HalfOpen => "half_open",
+            },
+            opened: totals.state.breaker_openings,
+        },
+        ejections: totals.state.ejections,
+        p90_response: totals.latency.p90_ns,
+        p999_response: totals.latency.p999_ns,
+        phases: Series::ALL
+            .iter()
+            .zip(&totals.series)
+            .skip(1)
+            .map(|(series, distribution)| (series.word(), phase(&Latency::of(distribution))))
+            .collect(),
+    }
+}
+
+fn phase(latency: &Latency) -> Phase {
+    Phase {
+        count: latency.count,
+        avg: latency.mean_ns,
+        p50: latency.p50_ns,
+        p95: latency.p95_ns,
+        p99: latency.p99_ns,
+        max: latency.max_ns,
+        clamped: latency.clamped,
     }
 }
 
@@ -160,6 +221,7 @@ fn weir(snapshot: &Snapshot, dropped: Dropped) -> Weir {
                 worker: index,
                 requests: worker.exchanges,
                 connections: connections(worker),
+                busy: (worker.busy_seconds * 1e9) as u64,
             })
             .collect(),
     }
@@ -171,6 +233,7 @@ mod tests {
     use std::time::Duration;
 
     use super::render;
+    use crate::balance::breaker;
     use crate::metrics::BackendCounts;
     use crate::metrics::snapshot::{
         BackendInfo, BackendState, BackendTotals, Dropped, Latency, Snapshot, WorkerTotals,
@@ -195,6 +258,10 @@ mod tests {
                 healthy: true,
                 eligible: false,
                 in_flight: 2,
+                condition: "down",
+                breaker: breaker::State::Open,
+                breaker_openings: 5,
+                ejections: 6,
             },
             selections: 0,
             retries: 0,
@@ -203,6 +270,8 @@ mod tests {
             connect_failures: 0,
             statuses: BTreeMap::new(),
             latency: Latency::default(),
+            series: Default::default(),
+            exemplars: Vec::new(),
         }
     }
 
@@ -213,6 +282,9 @@ mod tests {
         Snapshot {
             uptime: Duration::new(61, 5),
             algorithm: "round-robin".to_owned(),
+            pool: "default".to_owned(),
+            drivers: Vec::new(),
+            at: std::time::SystemTime::UNIX_EPOCH,
             backends,
             workers: vec![
                 WorkerTotals {
@@ -223,6 +295,7 @@ mod tests {
                     accept_errors: 1,
                     client_aborts: 2,
                     connections_refused: 0,
+                    busy_seconds: 1.5,
                 },
                 WorkerTotals {
                     exchanges: 3,
@@ -247,8 +320,10 @@ mod tests {
             mean_ns: 1_500_250,
             max_ns: 9_000_001,
             p50_ns: 1_200_000,
+            p90_ns: 8_000_000,
             p95_ns: 8_990_000,
             p99_ns: 9_000_001,
+            p999_ns: 9_000_001,
             clamped: 0,
         };
         let out = render(&snapshot(vec![first, backend("unix:/run/b.sock", "b")]), DROPPED).unwrap();
@@ -257,21 +332,31 @@ mod tests {
             r#""http://127.0.0.1:8081":{"requests":11,"selections":11,"healthy":true,"avg_response":1500250,"#,
             r#""p50_response":1200000,"p95_response":8990000,"p99_response":9000001,"#,
             r#""status_codes":{"200":8,"404":2},"name":"a","eligible":false,"in_flight":2,"failures":1,"#,
-            r#""max_response":9000001,"clamped_responses":0,"connects":3,"connect_failures":1,"retries":0},"#,
+            r#""max_response":9000001,"clamped_responses":0,"connects":3,"connect_failures":1,"retries":0,"#,
+            r#""attempts":11,"state":"down","breaker":{"state":"open","opened":5},"ejections":6,"#,
+            r#""p90_response":8000000,"p999_response":9000001,"phases":PHASES},"#,
             r#""unix:/run/b.sock":{"requests":0,"selections":0,"healthy":true,"avg_response":0,"#,
             r#""p50_response":0,"p95_response":0,"p99_response":0,"#,
             r#""status_codes":{},"name":"b","eligible":false,"in_flight":2,"failures":0,"#,
-            r#""max_response":0,"clamped_responses":0,"connects":0,"connect_failures":0,"retries":0}},"#,
+            r#""max_response":0,"clamped_responses":0,"connects":0,"connect_failures":0,"retries":0,"#,
+            r#""attempts":0,"state":"down","breaker":{"state":"open","opened":5},"ejections":6,"#,
+            r#""p90_response":0,"p999_response":0,"phases":PHASES}},"#,
             r#""weir":{"version":"VERSION","status_codes":{"502":1,"503":2},"#,
             r#""reasons":{"connect_refused":1,"no_backend":2},"connections":{"open":1,"accepted":6},"#,
             r#""client_aborts":2,"connections_refused":0,"accept_errors":1,"panics":0,"log_lines_dropped":7,"access_log_lines_dropped":8,"spans_dropped":9,"workers":["#,
-            r#"{"worker":0,"requests":10,"connections":{"open":1,"accepted":4}},"#,
-            r#"{"worker":1,"requests":3,"connections":{"open":0,"accepted":2}}]}}"#,
+            r#"{"worker":0,"requests":10,"connections":{"open":1,"accepted":4},"busy":1500000000},"#,
+            r#"{"worker":1,"requests":3,"connections":{"open":0,"accepted":2},"busy":0}]}}"#,
             "\n"
         );
+        let none = r#"{"count":0,"avg":0,"p50":0,"p95":0,"p99":0,"max":0,"clamped":0}"#;
+        let series = ["connect", "download", "first_byte", "queue", "upload", "weir"];
+        let phases = series.map(|word| format!("\"{word}\":{none}")).join(",");
+        let phases = format!("{{{phases}}}");
         assert_eq!(
             String::from_utf8(out).unwrap(),
-            expected.replace("VERSION", env!("CARGO_PKG_VERSION"))
+            expected
+                .replace("VERSION", env!("CARGO_PKG_VERSION"))
+                .replace("PHASES", &phases)
         );
     }
 

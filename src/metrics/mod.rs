@@ -5,11 +5,19 @@
 //! worker wait: a worker that records while it is read costs the reader at most one sample that it sees next time.
 
 pub mod cell;
+pub mod distribution;
+pub mod exemplar;
+pub mod families;
 pub mod histogram;
+pub mod history;
 pub mod json;
+pub mod process;
+pub mod protobuf;
 pub mod shard;
 pub mod snapshot;
 pub mod status;
+pub mod text;
 
+pub use distribution::Distribution;
 pub use shard::{BackendCounts, Phases, Series, Shard, Tally};
 pub use snapshot::{BackendInfo, BackendState, Dropped, Info, Snapshot};

@@ -9,15 +9,19 @@
 //! What is counted by backend stands with the backend ([`BackendCounts`]), a line for each worker, so that backends may
 //! come and go while the shards stay.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
 use super::cell::Counter;
+use super::exemplar::{Exemplar, Exemplars};
 use super::histogram::{Coarse, Fine};
+use super::process;
 use super::status::StatusCodes;
 use crate::clock::Span;
 use crate::reason::Reason;
+use crate::sys;
 
 /// What one worker counted. See the module's documentation for who may write.
 #[derive(Debug)]
@@ -25,6 +29,8 @@ pub struct Shard {
     worker: CachePadded<WorkerCells>,
     /// The number of the worker.
     number: usize,
+    /// The kernel's id of its thread; 0: it has not begun.
+    thread: AtomicU64,
 }
 
 /// The counters of one backend, a line for each worker. They live as long as the backend, over every reload.
@@ -95,6 +101,7 @@ pub(super) struct BackendCells {
     pub(super) latency: Fine,
     /// By [`Series`] but for the total.
     pub(super) phases: [Coarse; Series::PHASES.len()],
+    pub(super) exemplars: Exemplars,
 }
 
 /// What is measured of a backend's exchanges.
@@ -178,7 +185,18 @@ impl Shard {
                 reasons: [const { Counter::new() }; Reason::ALL.len()],
             }),
             number,
+            thread: AtomicU64::new(0),
         }
+    }
+
+    /// The worker's thread is the calling one: the kernel counts its time on a CPU under this id.
+    pub fn runs_here(&self) {
+        self.thread.store(sys::thread_id(), Ordering::Relaxed);
+    }
+
+    /// What the worker's thread spent on a CPU; 0 before it began.
+    pub fn busy_seconds(&self) -> f64 {
+        process::thread_cpu_seconds(self.thread.load(Ordering::Relaxed)).unwrap_or(0.0)
     }
 
     /// A request was received (requests for weir's own metrics aside).
@@ -236,6 +254,13 @@ impl Shard {
         record(3, phases.weir);
         record(4, phases.upload);
         record(5, phases.download);
+    }
+
+    /// Keeps a traced exchange as an example of its latency.
+    pub fn exemplar(&self, backend: &BackendCounts, exemplar: &Exemplar) {
+        if let Some(cells) = self.cells(backend) {
+            cells.exemplars.keep(exemplar);
+        }
     }
 
     /// weir answered by itself; the status code follows from `reason`.

@@ -360,6 +360,8 @@ mod tests {
     fn info() -> Info {
         Info {
             backends: Vec::new(),
+            pool: String::new(),
+            drivers: Vec::new(),
             algorithm: String::new(),
             started: Instant::now(),
         }

@@ -20,6 +20,7 @@ use crate::balance::shared::Flag;
 use crate::clock::Millis;
 use crate::config::Config;
 use crate::config::model::StrategyKind;
+use crate::events::{self, Tone};
 use crate::http1;
 use crate::limits::rate::RateTable;
 use crate::limits::sticky::Sticky;
@@ -67,8 +68,18 @@ impl Pool {
         };
         let was_out = backend.shared.has(Flag::ProbeDown) || backend.shared.has(Flag::Dead);
         match verdict {
-            Verdict::Up => backend.note_if(was_out, Why::ProbeUp),
-            Verdict::Sick | Verdict::Dead => backend.note_if(!was_out, Why::ProbeDown),
+            Verdict::Up => {
+                backend.note_if(was_out, Why::ProbeUp);
+                if was_out {
+                    events::note(Tone::Good, &backend.name, "health checks say up");
+                }
+            }
+            Verdict::Sick | Verdict::Dead => {
+                backend.note_if(!was_out, Why::ProbeDown);
+                if !was_out {
+                    events::note(Tone::Bad, &backend.name, "health checks say down");
+                }
+            }
         }
         self.balance
             .probe(index, verdict, now, &mut |event| self.log(event));
@@ -90,6 +101,7 @@ impl Pool {
         let name = |index: usize| self.backends.get(index).map_or("", |backend| &*backend.name);
         match event {
             Event::BreakerOpened { index } => {
+                events::note(Tone::Bad, name(index), "circuit breaker opened");
                 tracing::warn!(
                     pool,
                     backend = name(index),
@@ -99,6 +111,11 @@ impl Pool {
                 );
             }
             Event::BreakerHalfOpen { index } => {
+                events::note(
+                    Tone::Neutral,
+                    name(index),
+                    "circuit breaker is half-open: trials begin",
+                );
                 tracing::info!(
                     pool,
                     backend = name(index),
@@ -108,6 +125,7 @@ impl Pool {
                 );
             }
             Event::BreakerClosed { index } => {
+                events::note(Tone::Good, name(index), "circuit breaker closed");
                 tracing::info!(
                     pool,
                     backend = name(index),
@@ -117,6 +135,11 @@ impl Pool {
                 );
             }
             Event::BreakerReopened { index } => {
+                events::note(
+                    Tone::Bad,
+                    name(index),
+                    "circuit breaker opened again: a trial failed",
+                );
                 tracing::warn!(
                     pool,
                     backend = name(index),
@@ -127,15 +150,27 @@ impl Pool {
             }
             Event::Ejected { index, reason, lasts } => {
                 let (reason, lasts_ms) = (reason.word(), lasts.as_millis() as u64);
+                events::note(
+                    Tone::Bad,
+                    name(index),
+                    format!("ejected for {lasts_ms} ms: {reason}"),
+                );
                 tracing::warn!(pool, backend = name(index), reason, lasts_ms, "backend ejected");
             }
             Event::EjectionTrial { index } => {
+                events::note(Tone::Neutral, name(index), "gets a trial after its ejection");
                 tracing::info!(pool, backend = name(index), "ejected backend gets a trial");
             }
             Event::Returned { index } => {
+                events::note(Tone::Good, name(index), "returned from its ejection");
                 tracing::info!(pool, backend = name(index), "ejected backend returned");
             }
             Event::Held { index, what } => {
+                events::note(
+                    Tone::Neutral,
+                    name(index),
+                    format!("stays in although {what}: too few would be left"),
+                );
                 tracing::warn!(
                     pool,
                     backend = name(index),
@@ -144,6 +179,7 @@ impl Pool {
                 );
             }
             Event::Dead { index } => {
+                events::note(Tone::Bad, name(index), "is dead: a connect was refused");
                 tracing::warn!(
                     pool,
                     backend = name(index),
@@ -156,6 +192,11 @@ impl Pool {
                 }
             }
             Event::PanicBegan { well, of } => {
+                events::note(
+                    Tone::Bad,
+                    "",
+                    format!("panic: only {well} of {of} backends are well, the others are used too"),
+                );
                 tracing::warn!(
                     pool,
                     well,
@@ -164,6 +205,11 @@ impl Pool {
                 );
             }
             Event::PanicEnded { well, of } => {
+                events::note(
+                    Tone::Good,
+                    "",
+                    format!("panic is over: {well} of {of} backends are well"),
+                );
                 tracing::info!(pool, well, of, "panic is over: enough backends are well");
             }
         }
