@@ -48,6 +48,11 @@ impl Moment {
         Moment(sys::monotonic_nanos())
     }
 
+    /// The moment so much later.
+    pub fn after(self, span: Span) -> Moment {
+        Moment(self.0.saturating_add(span.0))
+    }
+
     #[inline]
     pub fn elapsed(self) -> Span {
         Moment::now() - self

@@ -18,6 +18,7 @@ pub mod experiment;
 pub mod health;
 pub mod http1;
 pub mod limits;
+pub mod load;
 pub mod log;
 pub mod memory;
 pub mod metrics;

@@ -53,19 +53,23 @@ function svg(name, attributes, text) {
 
 const perSecond = (row, key) => row[key] * 1000 / row.ms;
 
+// Seconds on the axis: what there is, two minutes at least.
+const shown = () => Math.min(ROWS_MAX, Math.max(120, rows.length));
+
 function chart(id, lines, show, label) {
   const [width, height, left, top, bottom] = [600, 150, 52, 8, 18];
   const root = $(id);
   const most = Math.max(...lines.flatMap((line) => line.values), 0) || 1;
-  const x = (index) => left + (width - left) * (index + ROWS_MAX - rows.length) / (ROWS_MAX - 1);
+  const span = shown();
+  const x = (index) => left + (width - left) * (index + span - rows.length) / (span - 1);
   const y = (value) => height - bottom - (height - bottom - top) * value / most;
   const parts = [svg("path", { class: "axis", d: `M${left} ${top}V${height - bottom}H${width}` })];
   for (const part of [0.5, 1]) {
     parts.push(svg("text", { x: left - 6, y: y(most * part) + 4, "text-anchor": "end" }, show(most * part)));
   }
-  for (const [at, text] of [[0, "−15 min"], [ROWS_MAX / 2, "−7.5"], [ROWS_MAX - 1, "now"]]) {
-    const anchor = at === 0 ? "start" : at > ROWS_MAX / 2 ? "end" : "middle";
-    parts.push(svg("text", { x: left + (width - left) * at / (ROWS_MAX - 1), y: height - 4, "text-anchor": anchor }, text));
+  const before = (rows) => rows < 120 ? `−${rows} s` : `−${number(rows / 60, 1)} min`;
+  for (const [part, text, anchor] of [[0, before(span), "start"], [0.5, before(span / 2), "middle"], [1, "now", "end"]]) {
+    parts.push(svg("text", { x: left + (width - left) * part, y: height - 4, "text-anchor": anchor }, text));
   }
   for (const line of lines) {
     const d = line.values.map((value, index) => `${index ? "L" : "M"}${x(index).toFixed(1)} ${y(value).toFixed(1)}`);
@@ -86,12 +90,13 @@ function heat() {
   context.clearRect(0, 0, width, height);
   let most = 1;
   for (const row of rows) for (const count of row.heat) most = Math.max(most, count);
+  const step = width / shown();
   rows.forEach((row, index) => {
-    const x = index + width - rows.length;
+    const x = width - (rows.length - index) * step;
     row.heat.forEach((count, at) => {
       if (!count) return;
       context.fillStyle = `rgba(${ink}, ${0.15 + 0.85 * Math.log1p(count) / Math.log1p(most)})`;
-      context.fillRect(x, height - (at + 1) * cell, 1, cell);
+      context.fillRect(x, height - (at + 1) * cell, Math.ceil(step), cell);
     });
   });
   context.fillStyle = style.getPropertyValue("--muted");
