@@ -14,6 +14,7 @@ pub mod config;
 pub mod control;
 pub mod event;
 pub mod events;
+pub mod exchanges;
 pub mod experiment;
 pub mod health;
 pub mod http1;

@@ -6,6 +6,7 @@
 //! for the metrics on the main port passes it on to [`internal`].
 
 mod command;
+mod exchanges;
 mod exposition;
 mod guard;
 pub mod internal;
@@ -17,6 +18,7 @@ mod view;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::exchanges::Kept;
 use crate::metrics::history::History;
 use crate::metrics::{BackendState, Dropped, Info, Shard, Snapshot};
 
@@ -73,6 +75,8 @@ pub struct State {
     pub backend: Box<dyn Fn(usize) -> BackendState + Send + Sync>,
     /// Every backend of every pool as it is now, in the order of the configuration.
     pub views: Box<dyn Fn() -> Vec<BackendView> + Send + Sync>,
+    /// Exchanges worth a look; none: none is kept.
+    pub kept: Option<Arc<Kept>>,
     /// The last quarter of an hour.
     pub history: Arc<Mutex<History>>,
     /// What was dropped so far because nobody took it in time.

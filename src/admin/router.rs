@@ -12,6 +12,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::command::{Command, Refused};
+use super::exchanges;
 use super::exposition::{self, Form};
 use super::page::{File, stream};
 use super::view::BackendView;
@@ -45,6 +46,7 @@ enum Resource {
     Events,
     /// Rows of the history.
     History,
+    Exchanges,
     /// All backends, or those of one pool.
     Backends(Option<String>),
     Backend {
@@ -152,6 +154,16 @@ async fn admitted(
             let rows: Vec<_> = history.rows(from).collect();
             Ok(json(StatusCode::OK, &json!({ "rows": rows })))
         }
+        Resource::Exchanges => {
+            let decode = |name: &str| parameter(&request, name).map(decoded).transpose();
+            let (backend, status, min) = (decode("backend")?, decode("status")?, decode("min")?);
+            let filter = exchanges::Filter {
+                backend: backend.as_deref(),
+                status: status.as_deref(),
+                min: min.as_deref(),
+            };
+            exchanges::answer(state, &filter).map(|value| json(StatusCode::OK, &value))
+        }
         Resource::Backends(pool) => backends(state, pool.as_deref()),
         Resource::Backend { pool, name } => {
             let view = backend(state, &pool, &name)?;
@@ -206,6 +218,7 @@ fn find(path: &str, surface: Surface) -> Result<Option<Resource>, Refused> {
         ["stream"] => Some(Resource::Stream),
         ["events"] => Some(Resource::Events),
         ["history"] => Some(Resource::History),
+        ["exchanges"] => Some(Resource::Exchanges),
         ["reload"] => Some(Resource::Change(Change::Reload)),
         ["backends"] => Some(Resource::Backends(None)),
         ["backends", name] => below(default, name, None)?,

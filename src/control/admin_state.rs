@@ -44,6 +44,7 @@ pub fn make(
         }),
         backend: Box::new(move |index| state(&asked.current(), index)),
         views: Box::new(move || views(&viewed.current(), &known)),
+        kept: observers.kept.clone(),
         history: Arc::default(),
         dropped: Box::new(move || Dropped {
             log_lines: log::dropped(),

@@ -26,6 +26,7 @@ use crate::cli::{exit, ready_file};
 use crate::config::model::{Config, ListenAddress};
 use crate::control::operator::Operator;
 use crate::events::{self, Tone};
+use crate::exchanges::Kept;
 use crate::metrics::Shard;
 use crate::proxy::context::Observers;
 use crate::server::lifecycle::{Lifecycle, Stage};
@@ -148,6 +149,7 @@ async fn run(config: Config, mut options: Options) -> Result<u8, StartError> {
     }
     let observers = Observers {
         access_log: access_log.log.clone(),
+        kept: (snapshot.config.debug.keep > 0).then(|| Kept::new(cores.len(), snapshot.config.debug.keep)),
     };
     let mut crew = workers::start(
         &published,

@@ -90,6 +90,9 @@ impl<'a> Exchange<'a> {
             Ok(outgoing) => outgoing,
             Err(reason) => return AttemptEnd::Client(PumpEnd::Refused(reason)),
         };
+        if self.is_traced() {
+            self.explain();
+        }
         let must_be_quiet = !self.asked.method.is_idempotent();
         let idle = if fresh {
             None

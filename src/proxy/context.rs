@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use crate::access_log::{self, AccessLog};
 use crate::balance::pick::Local;
+use crate::exchanges::Kept;
 use crate::limits::admission::Admission;
 use crate::limits::connections::ConnectionTable;
 use crate::limits::queue::{Queue, QueueShared};
@@ -26,6 +27,8 @@ use crate::wire::Wires;
 pub struct Observers {
     /// None: off.
     pub access_log: Option<Arc<AccessLog>>,
+    /// None: none is kept.
+    pub kept: Option<Arc<Kept>>,
 }
 
 /// What all workers share.
@@ -164,6 +167,9 @@ impl Context {
             && let (Some(log), Some(settings)) = (&self.access_log, &view.access_log)
         {
             log.tell(finished, settings);
+        }
+        if let Some(kept) = &self.common.observers.kept {
+            kept.tell(finished, view.slow, &view.redaction);
         }
     }
 

@@ -4,10 +4,13 @@ use std::io;
 
 use crate::balance::outcome::Outcome as Lesson;
 use crate::clock::{Moment, Span};
+use crate::config::strategy_name;
+use crate::http1::Known;
 use crate::proxy::attempt::outcome_of;
 use crate::proxy::connection::Client;
 use crate::proxy::context::Context;
 use crate::proxy::exchange::Exchange;
+use crate::proxy::explain;
 use crate::proxy::tunnel::TunnelEnd;
 use crate::reason::Reason;
 use crate::record::{Attempt, By, Finished, Kind, Outcome, Part, Stage, Termination};
@@ -48,6 +51,53 @@ impl Exchange<'_> {
                 }
             }
         }
+    }
+
+    /// Whether the client is told what happened to its request: it asks so, and may.
+    pub(super) fn is_traced(&self) -> bool {
+        let head = &self.request.head.request;
+        if !head.has(Known::WeirTrace) {
+            return false;
+        }
+        let bytes = self.request.inbound.buffer.filled();
+        let asked = head.field(bytes, b"x-weir-trace") == Some(b"1");
+        let allow = &self.view.config.debug.allow;
+        asked
+            && self
+                .client
+                .peer
+                .is_some_and(|peer| allow.iter().any(|network| network.contains(&peer.to_canonical())))
+    }
+
+    /// Writes what is known before the attempt under way is answered, for [`Response`](super::response::Response) to add
+    /// the rest.
+    #[cold]
+    pub(super) fn explain(&mut self) {
+        let finished = Finished {
+            record: &self.request.head.record,
+            pool: &self.view.pool,
+            worker: self.worker.shard.number(),
+        };
+        let explained = &self.request.head.progress.explained;
+        let strategy = strategy_name(self.view.config.strategy.kind);
+        let eligible = self.view.pool.eligible();
+        let Some(placed) = self.placed.as_ref().filter(|_| self.counted) else {
+            return;
+        };
+        let backend = &placed.backend.name;
+        let begun = self.request.head.record.head_at;
+        self.request
+            .head
+            .progress
+            .since
+            .set(Some((begun, placed.started())));
+        explain::write(
+            &mut explained.borrow_mut(),
+            &finished,
+            strategy,
+            eligible,
+            backend,
+        );
     }
 
     /// Notes the end of the attempt under way.

@@ -13,11 +13,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 
 use crate::access_log;
+use crate::access_log::redact::Redaction;
 use crate::balance;
 use crate::balance::pick::Member;
 use crate::balance::pool::{Event, Settings, Verdict};
 use crate::balance::shared::Flag;
-use crate::clock::Millis;
+use crate::clock::{Millis, Span};
 use crate::config::Config;
 use crate::config::model::StrategyKind;
 use crate::events::{self, Tone};
@@ -249,6 +250,10 @@ pub struct Snapshot {
     pub sticky: Option<Sticky>,
     /// What the lines of the access log look like; none: there are none.
     pub access_log: Option<access_log::Settings>,
+    /// What must not be shown of exchanges.
+    pub redaction: Redaction,
+    /// From when on an exchange is slow.
+    pub slow: Span,
     /// Under `prequal`, backends are asked for their load.
     pub asks_for_load: bool,
     /// How long one attempt may take to connect, and its backend to answer.
@@ -276,6 +281,11 @@ impl Snapshot {
             rate: None,
             sticky: None,
             access_log: access_log::Settings::new(&config.access_log),
+            redaction: Redaction {
+                query: config.access_log.redact_query.clone(),
+                headers: config.access_log.redact_headers.clone(),
+            },
+            slow: Span(u64::try_from(config.debug.slow.as_nanos()).unwrap_or(u64::MAX)),
             asks_for_load: config.strategy.kind == StrategyKind::Prequal
                 && config.strategy.probe_path.is_some(),
             pool,
