@@ -49,7 +49,7 @@ pub fn make(
         dropped: Box::new(move || Dropped {
             log_lines: log::dropped(),
             access_log_lines: observers.access_log.as_ref().map_or(0, |log| log.dropped()),
-            spans: 0,
+            spans: observers.spans.as_ref().map_or(0, |spans| spans.dropped()),
         }),
         command: Box::new(move |command| {
             let operator = commanded.clone();

@@ -33,6 +33,7 @@ use crate::server::lifecycle::{Lifecycle, Stage};
 use crate::server::listener::{self, BindError, BoundAddress, Listener, ListenerSet};
 use crate::snapshot::Published;
 use crate::sys;
+use crate::trace::{self, spans::Spans};
 
 pub use operator::Reread;
 pub use resolve::{ResolveError, resolve_all};
@@ -150,6 +151,7 @@ async fn run(config: Config, mut options: Options) -> Result<u8, StartError> {
     let observers = Observers {
         access_log: access_log.log.clone(),
         kept: (snapshot.config.debug.keep > 0).then(|| Kept::new(cores.len(), snapshot.config.debug.keep)),
+        spans: snapshot.config.tracing.otlp.is_some().then(Spans::new),
     };
     let mut crew = workers::start(
         &published,
@@ -176,9 +178,19 @@ async fn run(config: Config, mut options: Options) -> Result<u8, StartError> {
     ));
     let drivers = crew.members.iter().map(|member| member.driver.clone()).collect();
     let state = Arc::new(admin_state::make(
-        &operator, &published, &lifecycle, shards, drivers, observers, guard,
+        &operator,
+        &published,
+        &lifecycle,
+        shards,
+        drivers,
+        observers.clone(),
+        guard,
     ));
     let (closing, closed) = tokio::sync::watch::channel(());
+    let exporting = observers.spans.clone().map(|spans| {
+        let settings = snapshot.config.tracing.clone();
+        tokio::spawn(trace::export::run(spans, settings, until_closed(closed.clone())))
+    });
     let remembering = tokio::spawn(remember(state.clone()));
     events::note(Tone::Good, "", "weir serves");
     let mut side_servers = side.serve(&state, &closed);
@@ -219,6 +231,12 @@ async fn run(config: Config, mut options: Options) -> Result<u8, StartError> {
     remembering.abort();
     drop(closing);
     // Whoever asked twice does not wait for the admin API's last answers either.
+    if let Some(exporting) = exporting
+        && !stopped.at_once
+    {
+        // It was told to end and bounds itself.
+        let _ = exporting.await;
+    }
     access_log.end();
     while !stopped.at_once && side_servers.join_next().await.is_some() {}
     remove_socket_files(socket_files());

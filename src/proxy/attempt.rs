@@ -86,6 +86,7 @@ impl<'a> Exchange<'a> {
     /// One try at one backend. `fresh`: no idle connection will do, unless `upstream.max_connections` leaves no other, and
     /// then only after a look at it.
     pub(super) async fn attempt(&mut self, backend: &Arc<Backend>, fresh: bool) -> AttemptEnd {
+        self.begin_span();
         let mut outgoing = match self.prepare(backend) {
             Ok(outgoing) => outgoing,
             Err(reason) => return AttemptEnd::Client(PumpEnd::Refused(reason)),

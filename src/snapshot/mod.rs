@@ -26,6 +26,7 @@ use crate::http1;
 use crate::limits::rate::RateTable;
 use crate::limits::sticky::Sticky;
 use crate::server::wake::WakeHandle;
+use crate::trace::Sampler;
 use crate::upstream::backend::Backend;
 use crate::upstream::history::Why;
 use retry::RetryRules;
@@ -252,6 +253,8 @@ pub struct Snapshot {
     pub access_log: Option<access_log::Settings>,
     /// What must not be shown of exchanges.
     pub redaction: Redaction,
+    /// Which traces are recorded; none: weir takes no part in any.
+    pub sampler: Option<Sampler>,
     /// From when on an exchange is slow.
     pub slow: Span,
     /// Under `prequal`, backends are asked for their load.
@@ -285,6 +288,10 @@ impl Snapshot {
                 query: config.access_log.redact_query.clone(),
                 headers: config.access_log.redact_headers.clone(),
             },
+            sampler: config.tracing.otlp.is_some().then(|| Sampler {
+                ratio: f64::from(config.tracing.sample_ratio),
+                parent: config.tracing.sample_parent,
+            }),
             slow: Span(u64::try_from(config.debug.slow.as_nanos()).unwrap_or(u64::MAX)),
             asks_for_load: config.strategy.kind == StrategyKind::Prequal
                 && config.strategy.probe_path.is_some(),
