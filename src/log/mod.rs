@@ -17,9 +17,7 @@ pub(crate) mod timestamp;
 pub(crate) mod writer;
 
 use std::env;
-use std::fs::File;
 use std::io::{self, IsTerminal, Write};
-use std::os::fd::AsFd;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -28,7 +26,7 @@ use levels::Levels;
 use line::Style;
 use ring::Shared;
 use subscriber::LogSubscriber;
-use writer::Writer;
+use writer::{Stdout, Writer};
 
 pub use panic::install_panic_hook;
 pub use ring::register_worker;
@@ -59,9 +57,9 @@ pub fn init(levels: &Levels, format: Option<LogFormat>, environment: &str) -> Re
         LogFormat::Json
     });
     let style = Style::new(format, terminal && wants_colour(), environment);
-    let output = stdout.as_fd().try_clone_to_owned().map_err(InitError::Output)?;
+    let output = Stdout::open().map_err(InitError::Output)?;
     let shared = Arc::new(Shared::new(levels, style));
-    let guard = start(&shared, Box::new(File::from(output))).map_err(InitError::Thread)?;
+    let guard = start(&shared, Box::new(output)).map_err(InitError::Thread)?;
     tracing::subscriber::set_global_default(LogSubscriber::new(Arc::clone(&shared)))
         .map_err(|_| InitError::AlreadyStarted)?;
     GLOBAL.set(shared).map_err(|_| InitError::AlreadyStarted)?;
