@@ -10,6 +10,7 @@ mod exchanges;
 mod exposition;
 mod guard;
 pub mod internal;
+pub mod log_level;
 mod page;
 mod profiling;
 mod router;

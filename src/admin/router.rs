@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use super::command::{Command, Refused};
 use super::exchanges;
 use super::exposition::{self, Form};
+use super::log_level;
 use super::page::{File, stream};
 use super::profiling::Profile;
 use super::view::BackendView;
@@ -31,6 +32,9 @@ pub(super) fn whole(body: Full<Bytes>) -> UnsyncBoxBody<Bytes, Infallible> {
 
 /// Bytes of a request's body.
 const MAX_BODY_BYTES: usize = 4 * 1024;
+
+/// The methods that change nothing.
+const READ: &[Method] = &[Method::GET, Method::HEAD];
 
 /// What can be asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +59,8 @@ enum Resource {
         pool: String,
         name: String,
     },
+    /// What is logged, of all of weir or of one module.
+    LogLevel(Option<String>),
     Change(Change),
 }
 
@@ -81,7 +87,6 @@ enum Aspect {
 
 impl Resource {
     fn methods(&self) -> &'static [Method] {
-        const READ: &[Method] = &[Method::GET, Method::HEAD];
         match self {
             Resource::Change(Change::Backend { what, .. }) => match what {
                 Aspect::Drain | Aspect::Ready | Aspect::Maintenance => &[Method::POST],
@@ -89,6 +94,8 @@ impl Resource {
                 Aspect::Override => &[Method::DELETE],
             },
             Resource::Change(Change::Reload) => &[Method::POST],
+            Resource::LogLevel(None) => &[Method::GET, Method::HEAD, Method::PUT, Method::DELETE],
+            Resource::LogLevel(Some(_)) => &[Method::DELETE],
             _ => READ,
         }
     }
@@ -181,6 +188,20 @@ async fn admitted(
             let view = backend(state, &pool, &name)?;
             Ok(json(StatusCode::OK, &json!(view)))
         }
+        Resource::LogLevel(_) if READ.contains(request.method()) => {
+            Ok(json(StatusCode::OK, &log_level::shown()))
+        }
+        Resource::LogLevel(module) => {
+            guard::check_content_type(request.headers())?;
+            let clears = request.method() == Method::DELETE;
+            let body = body(request).await?;
+            let change = if clears {
+                log_level::clear(module.as_deref(), &body)?
+            } else {
+                log_level::set(&body)?
+            };
+            carry_out(state, Command::Levels(change)).await
+        }
         Resource::Change(change) => {
             guard::check_content_type(request.headers())?;
             if let Change::Backend { pool, name, .. } = &change {
@@ -234,6 +255,8 @@ fn find(path: &str, surface: Surface) -> Result<Option<Resource>, Refused> {
         ["events"] => Some(Resource::Events),
         ["history"] => Some(Resource::History),
         ["exchanges"] => Some(Resource::Exchanges),
+        ["log-level"] => Some(Resource::LogLevel(None)),
+        ["log-level", module] => Some(Resource::LogLevel(Some(decoded(module)?))),
         ["reload"] => Some(Resource::Change(Change::Reload)),
         ["backends"] => Some(Resource::Backends(None)),
         ["backends", name] => below(default, name, None)?,
