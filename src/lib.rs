@@ -23,6 +23,7 @@ pub mod load;
 pub mod log;
 pub mod memory;
 pub mod metrics;
+pub mod profile;
 pub mod proxy;
 pub mod reason;
 pub mod record;

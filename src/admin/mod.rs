@@ -11,6 +11,7 @@ mod exposition;
 mod guard;
 pub mod internal;
 mod page;
+mod profiling;
 mod router;
 mod serve;
 mod view;
@@ -59,6 +60,8 @@ pub enum Surface {
     Admin,
     /// Only `/livez`, `/readyz` and `/metrics`.
     Observe,
+    /// Only profiles.
+    Profiling,
     /// The metrics under any path: the main port's path for them is configurable, and the worker has checked it.
     Metrics,
 }
@@ -75,6 +78,8 @@ pub struct State {
     pub backend: Box<dyn Fn(usize) -> BackendState + Send + Sync>,
     /// Every backend of every pool as it is now, in the order of the configuration.
     pub views: Box<dyn Fn() -> Vec<BackendView> + Send + Sync>,
+    /// What each worker's ring is at.
+    pub rings: Box<dyn Fn() -> Vec<serde_json::Value> + Send + Sync>,
     /// Exchanges worth a look; none: none is kept.
     pub kept: Option<Arc<Kept>>,
     /// The last quarter of an hour.

@@ -15,6 +15,7 @@ use super::command::{Command, Refused};
 use super::exchanges;
 use super::exposition::{self, Form};
 use super::page::{File, stream};
+use super::profiling::Profile;
 use super::view::BackendView;
 use super::{DEFAULT_POOL, Phase, State, Surface, guard};
 use crate::events;
@@ -38,6 +39,7 @@ enum Resource {
     Readyz,
     /// In this form, whatever is asked for.
     Metrics(Option<Form>),
+    Profile(Profile),
     /// A file of the page.
     File(File),
     /// What the page is fed with, as it comes.
@@ -113,6 +115,9 @@ async fn admitted(
     state: &Arc<State>,
 ) -> Result<Answer, Refused> {
     let path = request.uri().path();
+    if surface == Surface::Profiling {
+        (state.guard)().check_host(&request)?;
+    }
     if surface == Surface::Admin {
         let guard = (state.guard)();
         match File::at(path) {
@@ -141,6 +146,13 @@ async fn admitted(
                 (None, None) => Form::negotiated(request.headers()),
             };
             exposition::answer(state, form)
+        }
+        Resource::Profile(profile) => {
+            let given = |name: &str| {
+                let is_there = parameter(&request, name).is_some();
+                number(&request, name).map(|number| is_there.then_some(number))
+            };
+            profile.answer(state, given).await
         }
         Resource::File(file) => Ok(file.answer()),
         Resource::Stream => stream::answer(state, number(&request, "after")?, number(&request, "event")?),
@@ -197,6 +209,9 @@ fn not_allowed(path: &str, method: &Method, methods: &[Method]) -> Answer {
 fn find(path: &str, surface: Surface) -> Result<Option<Resource>, Refused> {
     if surface == Surface::Metrics {
         return Ok(Some(Resource::Metrics(None)));
+    }
+    if surface == Surface::Profiling {
+        return Ok(Profile::at(path).map(Resource::Profile));
     }
     let known = match path {
         "/livez" => Some(Resource::Livez),

@@ -119,6 +119,7 @@ fn guarded(guard: Guard) -> Fixture {
             1 => Phase::Ready,
             _ => Phase::Draining,
         }),
+        rings: Box::new(Vec::new),
         kept: None,
         history: Arc::default(),
         dropped: Box::new(crate::metrics::Dropped::default),
