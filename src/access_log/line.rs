@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 
 use super::clock::Wall;
+use super::redact::Redaction;
 use super::template::{Field, Piece};
 use super::{Format, Settings, escape};
 use crate::clock::Span;
@@ -13,34 +14,52 @@ use crate::record::{Attempt, Finished, Part};
 use crate::trace::TraceContext;
 use crate::trace::context::put;
 
+/// Appends an exchange as one JSON object, with all of its attempts.
+pub fn write_json(out: &mut Vec<u8>, finished: &Finished<'_>, redaction: &Redaction) {
+    let mut wall = Wall::now();
+    let record = finished.record;
+    let micros = wall.at(record.began, record.ended.max(record.began));
+    let line = Line {
+        finished,
+        redaction,
+        wall: &wall,
+        micros,
+        all_tries: true,
+    };
+    line.json(out);
+}
+
 /// Appends the line of an exchange, with its end, or the fields of a journal entry.
 pub(super) fn write(out: &mut Vec<u8>, finished: &Finished<'_>, settings: &Settings, wall: &mut Wall) {
     let record = finished.record;
     let micros = wall.at(record.began, record.ended.max(record.began));
     let line = Line {
         finished,
-        settings,
+        redaction: &settings.redaction,
         wall,
         micros,
+        all_tries: false,
     };
     if settings.journal {
-        line.journal(out);
+        line.journal(out, &settings.format);
         return;
     }
-    line.text(out);
+    line.text(out, &settings.format);
     out.push(b'\n');
 }
 
 struct Line<'a> {
     finished: &'a Finished<'a>,
-    settings: &'a Settings,
+    redaction: &'a Redaction,
     wall: &'a Wall,
     micros: u32,
+    /// Attempts are shown also where there was only one.
+    all_tries: bool,
 }
 
 impl Line<'_> {
-    fn text(&self, out: &mut Vec<u8>) {
-        match &self.settings.format {
+    fn text(&self, out: &mut Vec<u8>, format: &Format) {
+        match format {
             Format::Json => self.json(out),
             Format::Common => self.common(out),
             Format::Combined => {
@@ -56,9 +75,9 @@ impl Line<'_> {
     }
 
     /// The protocol of systemd's journal: a field a line; none of the values has a line's end.
-    fn journal(&self, out: &mut Vec<u8>) {
+    fn journal(&self, out: &mut Vec<u8>, format: &Format) {
         out.extend_from_slice(b"MESSAGE=");
-        self.text(out);
+        self.text(out, format);
         out.extend_from_slice(b"\nPRIORITY=6\nSYSLOG_IDENTIFIER=weir\n");
         for (name, field) in [
             ("WEIR_STATUS=", Field::Status),
@@ -89,9 +108,7 @@ impl Line<'_> {
         }
         if let Some(target) = record.captured.part(Part::Target) {
             out.extend_from_slice(b",\"target\":\"");
-            self.settings
-                .redaction
-                .target(target, |part| escape::json(out, part));
+            self.redaction.target(target, |part| escape::json(out, part));
             out.push(b'"');
         }
         json_text(out, b",\"protocol\":\"", record.captured.part(Part::Version));
@@ -132,7 +149,7 @@ impl Line<'_> {
         json_text(out, b",\"referer\":\"", record.captured.part(Part::Referer));
         json_text(out, b",\"user_agent\":\"", record.captured.part(Part::UserAgent));
         self.json_headers(out);
-        if record.attempts_total > 1 {
+        if record.attempts_total > 1 || self.all_tries {
             self.json_tries(out);
         }
         out.push(b'}');
@@ -238,10 +255,7 @@ impl Line<'_> {
                     let path = target.split(|&byte| byte == b'?').next();
                     escape::ascii(out, path.unwrap_or_default());
                 }
-                Some(target) => self
-                    .settings
-                    .redaction
-                    .target(target, |part| escape::ascii(out, part)),
+                Some(target) => self.redaction.target(target, |part| escape::ascii(out, part)),
                 None => out.push(b'-'),
             },
             Field::Protocol => self.ascii_part(out, Part::Version),
@@ -302,7 +316,7 @@ impl Line<'_> {
     }
 
     fn shown<'a>(&self, name: &[u8], value: &'a [u8]) -> &'a [u8] {
-        if self.settings.redaction.hides_header(name) {
+        if self.redaction.hides_header(name) {
             super::redact::REDACTED
         } else {
             value

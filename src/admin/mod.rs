@@ -6,10 +6,12 @@
 //! for the metrics on the main port passes it on to [`internal`].
 
 mod command;
+mod exchanges;
 mod exposition;
 mod guard;
 pub mod internal;
 mod page;
+mod profiling;
 mod router;
 mod serve;
 mod view;
@@ -17,6 +19,7 @@ mod view;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::exchanges::Kept;
 use crate::metrics::history::History;
 use crate::metrics::{BackendState, Dropped, Info, Shard, Snapshot};
 
@@ -57,6 +60,8 @@ pub enum Surface {
     Admin,
     /// Only `/livez`, `/readyz` and `/metrics`.
     Observe,
+    /// Only profiles.
+    Profiling,
     /// The metrics under any path: the main port's path for them is configurable, and the worker has checked it.
     Metrics,
 }
@@ -73,6 +78,10 @@ pub struct State {
     pub backend: Box<dyn Fn(usize) -> BackendState + Send + Sync>,
     /// Every backend of every pool as it is now, in the order of the configuration.
     pub views: Box<dyn Fn() -> Vec<BackendView> + Send + Sync>,
+    /// What each worker's ring is at.
+    pub rings: Box<dyn Fn() -> Vec<serde_json::Value> + Send + Sync>,
+    /// Exchanges worth a look; none: none is kept.
+    pub kept: Option<Arc<Kept>>,
     /// The last quarter of an hour.
     pub history: Arc<Mutex<History>>,
     /// What was dropped so far because nobody took it in time.

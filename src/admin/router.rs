@@ -12,8 +12,10 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::command::{Command, Refused};
+use super::exchanges;
 use super::exposition::{self, Form};
 use super::page::{File, stream};
+use super::profiling::Profile;
 use super::view::BackendView;
 use super::{DEFAULT_POOL, Phase, State, Surface, guard};
 use crate::events;
@@ -37,6 +39,7 @@ enum Resource {
     Readyz,
     /// In this form, whatever is asked for.
     Metrics(Option<Form>),
+    Profile(Profile),
     /// A file of the page.
     File(File),
     /// What the page is fed with, as it comes.
@@ -45,6 +48,7 @@ enum Resource {
     Events,
     /// Rows of the history.
     History,
+    Exchanges,
     /// All backends, or those of one pool.
     Backends(Option<String>),
     Backend {
@@ -111,6 +115,9 @@ async fn admitted(
     state: &Arc<State>,
 ) -> Result<Answer, Refused> {
     let path = request.uri().path();
+    if surface == Surface::Profiling {
+        (state.guard)().check_host(&request)?;
+    }
     if surface == Surface::Admin {
         let guard = (state.guard)();
         match File::at(path) {
@@ -140,6 +147,13 @@ async fn admitted(
             };
             exposition::answer(state, form)
         }
+        Resource::Profile(profile) => {
+            let given = |name: &str| {
+                let is_there = parameter(&request, name).is_some();
+                number(&request, name).map(|number| is_there.then_some(number))
+            };
+            profile.answer(state, given).await
+        }
         Resource::File(file) => Ok(file.answer()),
         Resource::Stream => stream::answer(state, number(&request, "after")?, number(&request, "event")?),
         Resource::Events => {
@@ -151,6 +165,16 @@ async fn admitted(
             let history = state.history.lock().unwrap_or_else(PoisonError::into_inner);
             let rows: Vec<_> = history.rows(from).collect();
             Ok(json(StatusCode::OK, &json!({ "rows": rows })))
+        }
+        Resource::Exchanges => {
+            let decode = |name: &str| parameter(&request, name).map(decoded).transpose();
+            let (backend, status, min) = (decode("backend")?, decode("status")?, decode("min")?);
+            let filter = exchanges::Filter {
+                backend: backend.as_deref(),
+                status: status.as_deref(),
+                min: min.as_deref(),
+            };
+            exchanges::answer(state, &filter).map(|value| json(StatusCode::OK, &value))
         }
         Resource::Backends(pool) => backends(state, pool.as_deref()),
         Resource::Backend { pool, name } => {
@@ -186,6 +210,9 @@ fn find(path: &str, surface: Surface) -> Result<Option<Resource>, Refused> {
     if surface == Surface::Metrics {
         return Ok(Some(Resource::Metrics(None)));
     }
+    if surface == Surface::Profiling {
+        return Ok(Profile::at(path).map(Resource::Profile));
+    }
     let known = match path {
         "/livez" => Some(Resource::Livez),
         "/readyz" => Some(Resource::Readyz),
@@ -206,6 +233,7 @@ fn find(path: &str, surface: Surface) -> Result<Option<Resource>, Refused> {
         ["stream"] => Some(Resource::Stream),
         ["events"] => Some(Resource::Events),
         ["history"] => Some(Resource::History),
+        ["exchanges"] => Some(Resource::Exchanges),
         ["reload"] => Some(Resource::Change(Change::Reload)),
         ["backends"] => Some(Resource::Backends(None)),
         ["backends", name] => below(default, name, None)?,

@@ -119,6 +119,8 @@ fn guarded(guard: Guard) -> Fixture {
             1 => Phase::Ready,
             _ => Phase::Draining,
         }),
+        rings: Box::new(Vec::new),
+        kept: None,
         history: Arc::default(),
         dropped: Box::new(crate::metrics::Dropped::default),
         backend: Box::new(move |index| BackendState {

@@ -16,6 +16,7 @@ use crate::config::{model, strategy_name};
 use crate::control::operator::{Change, Mode, Operator, Refusal};
 use crate::log;
 use crate::metrics::{BackendInfo, BackendState, Dropped, Info, Shard};
+use crate::profile::rings;
 use crate::proxy::context::Observers;
 use crate::server::lifecycle::{Lifecycle, Stage};
 use crate::snapshot::{Published, Snapshot};
@@ -34,6 +35,16 @@ pub fn make(
     let (lifecycle, guard) = (lifecycle.clone(), Arc::new(guard));
     let (informed, asked, viewed) = (published.clone(), published.clone(), published.clone());
     let (commanded, known) = (operator.clone(), operator.clone());
+    let rings = {
+        let (shards, drivers) = (shards.clone(), drivers.clone());
+        move || {
+            let each = shards.iter().zip(&drivers).enumerate();
+            each.map(|(worker, (shard, driver))| {
+                rings::describe(worker, driver, shard.ring(), shard.thread(), shard.buffer_bytes())
+            })
+            .collect()
+        }
+    };
     State {
         shards,
         info: Box::new(move || info(&informed.current(), &drivers, started)),
@@ -44,11 +55,13 @@ pub fn make(
         }),
         backend: Box::new(move |index| state(&asked.current(), index)),
         views: Box::new(move || views(&viewed.current(), &known)),
+        rings: Box::new(rings),
+        kept: observers.kept.clone(),
         history: Arc::default(),
         dropped: Box::new(move || Dropped {
             log_lines: log::dropped(),
             access_log_lines: observers.access_log.as_ref().map_or(0, |log| log.dropped()),
-            spans: 0,
+            spans: observers.spans.as_ref().map_or(0, |spans| spans.dropped()),
         }),
         command: Box::new(move |command| {
             let operator = commanded.clone();

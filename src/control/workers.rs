@@ -13,6 +13,7 @@ use crate::limits::Secret;
 use crate::limits::connections::ConnectionTable;
 use crate::limits::queue::QueueShared;
 use crate::metrics::Shard;
+use crate::profile::rings::noticing;
 use crate::proxy::context::{Common, Observers, share};
 use crate::server::driver::{Runtime, climb};
 use crate::server::lifecycle::Lifecycle;
@@ -249,9 +250,15 @@ fn work(setup: Setup, messages: &mpsc::UnboundedSender<Message>) -> io::Result<W
     crate::log::register_worker(worker);
     shard.runs_here();
     let settings = common.published.current().config.runtime.clone();
-    let mut climbed = climb(settings.driver, |step| {
-        Runtime::build(step, settings.ring_entries)
-    })?;
+    let (climbed, ring) = noticing(|| {
+        climb(settings.driver, |step| {
+            Runtime::build(step, settings.ring_entries)
+        })
+    });
+    let mut climbed = climbed?;
+    if let Some(ring) = ring.filter(|_| climbed.step.is_ring()) {
+        shard.has_ring(ring);
+    }
     let ready = Message::Ready {
         worker,
         driver: climbed.step.to_string(),

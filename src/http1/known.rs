@@ -29,6 +29,8 @@ pub enum Known {
     RequestId,
     /// `traceparent` (W3C Trace Context)
     TraceParent,
+    /// `x-weir-trace`
+    WeirTrace,
     Other,
 }
 
@@ -61,6 +63,7 @@ impl Known {
             (10, b'k') => is("keep-alive", Known::KeepAlive),
             (11, b't') => is("traceparent", Known::TraceParent),
             (12, b'x') if name.eq_ignore_ascii_case(b"x-request-id") => Known::RequestId,
+            (12, b'x') if name.eq_ignore_ascii_case(b"x-weir-trace") => Known::WeirTrace,
             (14, b'c') => is("content-length", Known::ContentLength),
             (14, b'h') => is("http2-settings", Known::Http2Settings),
             (16, b'p') => is("proxy-connection", Known::ProxyConnection),

@@ -9,7 +9,7 @@
 //! What is counted by backend stands with the backend ([`BackendCounts`]), a line for each worker, so that backends may
 //! come and go while the shards stay.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
@@ -31,6 +31,10 @@ pub struct Shard {
     number: usize,
     /// The kernel's id of its thread; 0: it has not begun.
     thread: AtomicU64,
+    /// The descriptor of its ring; −1: it has none.
+    ring: AtomicI32,
+    /// Bytes of its buffers in use, a moment ago.
+    buffer_bytes: AtomicU64,
 }
 
 /// The counters of one backend, a line for each worker. They live as long as the backend, over every reload.
@@ -186,12 +190,37 @@ impl Shard {
             }),
             number,
             thread: AtomicU64::new(0),
+            ring: AtomicI32::new(-1),
+            buffer_bytes: AtomicU64::new(0),
         }
     }
 
     /// The worker's thread is the calling one: the kernel counts its time on a CPU under this id.
     pub fn runs_here(&self) {
         self.thread.store(sys::thread_id(), Ordering::Relaxed);
+    }
+
+    /// The worker's ring is this descriptor.
+    pub fn has_ring(&self, descriptor: i32) {
+        self.ring.store(descriptor, Ordering::Relaxed);
+    }
+
+    pub fn ring(&self) -> Option<i32> {
+        Some(self.ring.load(Ordering::Relaxed)).filter(|ring| *ring >= 0)
+    }
+
+    /// The kernel's id of the worker's thread; 0 before it began.
+    pub fn thread(&self) -> u64 {
+        self.thread.load(Ordering::Relaxed)
+    }
+
+    /// So many bytes of the worker's buffers are in use now.
+    pub fn set_buffer_bytes(&self, bytes: usize) {
+        self.buffer_bytes.store(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub fn buffer_bytes(&self) -> u64 {
+        self.buffer_bytes.load(Ordering::Relaxed)
     }
 
     /// What the worker's thread spent on a CPU; 0 before it began.

@@ -86,10 +86,14 @@ impl<'a> Exchange<'a> {
     /// One try at one backend. `fresh`: no idle connection will do, unless `upstream.max_connections` leaves no other, and
     /// then only after a look at it.
     pub(super) async fn attempt(&mut self, backend: &Arc<Backend>, fresh: bool) -> AttemptEnd {
+        self.begin_span();
         let mut outgoing = match self.prepare(backend) {
             Ok(outgoing) => outgoing,
             Err(reason) => return AttemptEnd::Client(PumpEnd::Refused(reason)),
         };
+        if self.is_traced() {
+            self.explain();
+        }
         let must_be_quiet = !self.asked.method.is_idempotent();
         let idle = if fresh {
             None

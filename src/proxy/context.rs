@@ -9,14 +9,19 @@ use std::time::Instant;
 
 use crate::access_log::{self, AccessLog};
 use crate::balance::pick::Local;
+use crate::exchanges::Kept;
 use crate::limits::admission::Admission;
 use crate::limits::connections::ConnectionTable;
 use crate::limits::queue::{Queue, QueueShared};
 use crate::metrics::Shard;
+use crate::metrics::exemplar::Exemplar;
 use crate::proxy::tables::HeadTables;
 use crate::record::{Finished, Outcome};
 use crate::server::wake::WakeHandle;
 use crate::snapshot::{Published, View};
+use crate::sys;
+use crate::trace::Traced;
+use crate::trace::spans::Spans;
 use crate::upstream::backend::Backend;
 use crate::upstream::pool::Upstream;
 use crate::wire::Wires;
@@ -26,6 +31,10 @@ use crate::wire::Wires;
 pub struct Observers {
     /// None: off.
     pub access_log: Option<Arc<AccessLog>>,
+    /// None: none is kept.
+    pub kept: Option<Arc<Kept>>,
+    /// None: off.
+    pub spans: Option<Arc<Spans>>,
 }
 
 /// What all workers share.
@@ -164,6 +173,31 @@ impl Context {
             && let (Some(log), Some(settings)) = (&self.access_log, &view.access_log)
         {
             log.tell(finished, settings);
+        }
+        if let Some(traced) = record.trace.filter(|traced| traced.context.sampled) {
+            self.tell_traced(finished, view, traced);
+        }
+        if let Some(kept) = &self.common.observers.kept {
+            kept.tell(finished, view.slow, &view.redaction);
+        }
+    }
+
+    /// A sampled exchange has spans, and is an example of its latency.
+    #[cold]
+    fn tell_traced(&self, finished: &Finished<'_>, view: &View, traced: Traced) {
+        if let Some(spans) = &self.common.observers.spans {
+            spans.tell(finished, &view.redaction);
+        }
+        let Some(deciding) = finished.record.deciding() else {
+            return;
+        };
+        if let (Outcome::Status(_), Some(backend)) = (deciding.outcome, finished.backend_of(deciding)) {
+            let exemplar = Exemplar {
+                trace_id: traced.context.trace_id,
+                elapsed_ns: deciding.took.as_nanos(),
+                unix_millis: sys::coarse_unix_millis(),
+            };
+            self.shard.exemplar(&backend.counts, &exemplar);
         }
     }
 

@@ -10,6 +10,7 @@ pub mod connection;
 pub mod context;
 
 pub mod exchange;
+mod explain;
 mod hedge;
 pub mod join;
 pub mod key;

@@ -4,15 +4,18 @@ use std::io;
 
 use crate::balance::outcome::Outcome as Lesson;
 use crate::clock::{Moment, Span};
+use crate::config::strategy_name;
+use crate::http1::Known;
 use crate::proxy::attempt::outcome_of;
 use crate::proxy::connection::Client;
 use crate::proxy::context::Context;
 use crate::proxy::exchange::Exchange;
+use crate::proxy::explain;
 use crate::proxy::tunnel::TunnelEnd;
 use crate::reason::Reason;
 use crate::record::{Attempt, By, Finished, Kind, Outcome, Part, Stage, Termination};
 use crate::sys;
-use crate::trace::request_id;
+use crate::trace::{Sampler, TraceContext, Traced, request_id};
 
 impl Exchange<'_> {
     /// Notes who asks for what.
@@ -25,6 +28,12 @@ impl Exchange<'_> {
         record.bytes_in = self.request.head_len as u64;
         record.captured.keep(Part::Method, head.method_bytes(bytes));
         record.captured.keep(Part::Target, head.path(bytes));
+        if let Some(sampler) = self.view.sampler {
+            self.join_trace(sampler);
+        }
+        let bytes = self.request.inbound.buffer.filled();
+        let heads = &mut *self.request.head;
+        let (record, head) = (&mut heads.record, &heads.request);
         if let Some(log) = &self.view.access_log
             && log.samples(&mut self.worker.local.borrow_mut().random)
         {
@@ -50,6 +59,90 @@ impl Exchange<'_> {
         }
     }
 
+    /// Finds the exchange's place in its trace.
+    #[cold]
+    fn join_trace(&mut self, sampler: Sampler) {
+        let bytes = self.request.inbound.buffer.filled();
+        let heads = &mut *self.request.head;
+        let parent = heads
+            .request
+            .field(bytes, b"traceparent")
+            .and_then(TraceContext::parse);
+        let random = &mut self.worker.local.borrow_mut().random;
+        let sampled = sampler.decide(parent.as_ref(), random);
+        let context = match parent {
+            Some(parent) => TraceContext {
+                sampled,
+                ..parent.child(random)
+            },
+            None => TraceContext::root(random, sampled),
+        };
+        heads.record.captured.keep(Part::TraceParent, &context.write());
+        heads.record.trace = Some(Traced {
+            context,
+            parent: parent.map(|parent| parent.span_id),
+        });
+    }
+
+    /// Gives the attempt that begins a span of its own, which its backend gets as its parent.
+    #[inline]
+    pub(super) fn begin_span(&mut self) {
+        let heads = &mut *self.request.head;
+        let Some(traced) = heads.record.trace else {
+            return;
+        };
+        let span = traced.context.child(&mut self.worker.local.borrow_mut().random);
+        heads.progress.span_id.set(u64::from_be_bytes(span.span_id));
+        heads.record.captured.keep(Part::TraceParent, &span.write());
+    }
+
+    /// Whether the client is told what happened to its request: it asks so, and may.
+    pub(super) fn is_traced(&self) -> bool {
+        let head = &self.request.head.request;
+        if !head.has(Known::WeirTrace) {
+            return false;
+        }
+        let bytes = self.request.inbound.buffer.filled();
+        let asked = head.field(bytes, b"x-weir-trace") == Some(b"1");
+        let allow = &self.view.config.debug.allow;
+        asked
+            && self
+                .client
+                .peer
+                .is_some_and(|peer| allow.iter().any(|network| network.contains(&peer.to_canonical())))
+    }
+
+    /// Writes what is known before the attempt under way is answered, for [`Response`](super::response::Response) to add
+    /// the rest.
+    #[cold]
+    pub(super) fn explain(&mut self) {
+        let finished = Finished {
+            record: &self.request.head.record,
+            pool: &self.view.pool,
+            worker: self.worker.shard.number(),
+        };
+        let explained = &self.request.head.progress.explained;
+        let strategy = strategy_name(self.view.config.strategy.kind);
+        let eligible = self.view.pool.eligible();
+        let Some(placed) = self.placed.as_ref().filter(|_| self.counted) else {
+            return;
+        };
+        let backend = &placed.backend.name;
+        let begun = self.request.head.record.head_at;
+        self.request
+            .head
+            .progress
+            .since
+            .set(Some((begun, placed.started())));
+        explain::write(
+            &mut explained.borrow_mut(),
+            &finished,
+            strategy,
+            eligible,
+            backend,
+        );
+    }
+
     /// Notes the end of the attempt under way.
     pub(super) fn note(&mut self, outcome: Outcome, now: Moment) {
         let heads = &mut *self.request.head;
@@ -71,6 +164,7 @@ impl Exchange<'_> {
             backend: u16::try_from(placed.index).ok().filter(|_| self.counted),
             kind,
             outcome,
+            span_id: progress.span_id.get(),
             began: started - record.head_at,
             queue: progress.queue.get(),
             connect: progress.connect.get(),
@@ -96,6 +190,7 @@ impl Exchange<'_> {
             backend: u16::try_from(index).ok(),
             kind: Kind::Hedge,
             outcome: Outcome::Abandoned,
+            span_id: 0,
             began: began - record.head_at,
             queue: Default::default(),
             connect: None,

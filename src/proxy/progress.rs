@@ -41,6 +41,10 @@ pub struct Progress {
     pub head_sent: Cell<u64>,
     /// It is over and in the record.
     pub noted: Cell<bool>,
+    /// The id of the attempt's span; 0: it has none.
+    pub span_id: Cell<u64>,
+    /// When the head of the request was whole, and when this attempt began; for `explained`.
+    pub since: Cell<Option<(Moment, Moment)>>,
     /// Header lines that the answer is to carry, where the client may see what happened to its request.
     pub explained: RefCell<Vec<u8>>,
     /// Since when one side is waited for, once an answer's body takes longer than its head.
@@ -66,6 +70,8 @@ impl Default for Progress {
             sent: Cell::default(),
             head_sent: Cell::default(),
             noted: Cell::default(),
+            span_id: Cell::default(),
+            since: Cell::default(),
             explained: RefCell::default(),
             mark: Cell::default(),
         }
@@ -91,6 +97,8 @@ impl Progress {
         self.sent.set(0);
         self.head_sent.set(0);
         self.noted.set(false);
+        self.since.set(None);
+        self.span_id.set(0);
         self.mark.set(None);
     }
 

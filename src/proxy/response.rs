@@ -17,6 +17,7 @@ use crate::http1::{Method, Reject, Version};
 use crate::proxy::body::BodyFollower;
 use crate::proxy::connection::{Client, grow};
 use crate::proxy::context::{Context, Scratch};
+use crate::proxy::explain;
 use crate::proxy::progress::Progress;
 use crate::reason::Reason;
 use crate::snapshot::View;
@@ -313,13 +314,18 @@ impl<'a> Response<'a> {
         let cut_short = !self.progress.request_done.get() && status >= 300;
         let keep_alive =
             self.asked.keep_alive && !ends_at_close && !cut_short && !self.worker.is_closing() && !upgrade;
+        let explained = self.explained(upgrade);
         let rewrite = ResponseRewrite {
             close: !keep_alive && !upgrade,
             keep_alive_http10: keep_alive && self.asked.version == Version::Http10,
             via: self.view.config.http.via,
             dechunk,
             upgrade,
-            extra: if upgrade { &[] } else { self.extra },
+            extra: match &explained {
+                Some(lines) => lines,
+                None if upgrade => &[],
+                None => self.extra,
+            },
         };
         let bytes = &self.buffer.filled()[..head_len];
         let head = self.worker.rewrite_into_scratch(|scratch| {
@@ -337,6 +343,17 @@ impl<'a> Response<'a> {
             self.hold_to_body()?;
         }
         Ok(head)
+    }
+
+    /// The lines that are added where the client is told what happened to its request.
+    fn explained(&self, upgrade: bool) -> Option<Vec<u8>> {
+        let (begun, attempt_began) = self.progress.since.get()?;
+        let mut lines = self.progress.explained.take();
+        explain::finish(&mut lines, self.progress, begun, attempt_began);
+        if !upgrade {
+            lines.extend_from_slice(self.extra);
+        }
+        Some(lines)
     }
 
     /// Sends what is in the buffer, then the rest of the body.

@@ -20,6 +20,7 @@ use crate::clock::{Moment, Span};
 use crate::metrics::Phases;
 use crate::reason::Reason;
 use crate::snapshot::Pool;
+use crate::trace::Traced;
 use crate::transport::Peer;
 use crate::upstream::backend::Backend;
 
@@ -38,6 +39,8 @@ pub struct Attempt {
     /// Why there was one.
     pub kind: Kind,
     pub outcome: Outcome,
+    /// The id of its span; 0: it has none.
+    pub span_id: u64,
     /// When it began, after `head_at`: what lies before went to the queue and to attempts before it.
     pub began: Span,
     /// What it waited for a slot of a backend, before it began.
@@ -133,6 +136,8 @@ pub struct Record {
     /// Of `bytes_out` the answer's head.
     pub head_out: u64,
     pub termination: Termination,
+    /// None: weir takes no part in traces.
+    pub trace: Option<Traced>,
     /// What is kept of the request's head.
     pub captured: Captured,
 }
@@ -161,6 +166,7 @@ impl Default for Record {
             bytes_out: 0,
             head_out: 0,
             termination: Termination::default(),
+            trace: None,
             captured: Captured::default(),
         }
     }
@@ -199,6 +205,7 @@ impl Record {
         self.bytes_out = 0;
         self.head_out = 0;
         self.termination = Termination::CUT;
+        self.trace = None;
     }
 
     /// weir answers by itself.

@@ -268,6 +268,7 @@ async fn sweep(worker: Rc<Worker>) {
         worker.context.upstream.sweep(&view.config.upstream, now);
         drop(view);
         buffer::wake_waiting();
+        worker.context.shard.set_buffer_bytes(buffer::bytes_in_use());
         sweeps += 1;
         if sweeps % SWEEPS_PER_TRIM == 0 {
             buffer::trim();

@@ -13,11 +13,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 
 use crate::access_log;
+use crate::access_log::redact::Redaction;
 use crate::balance;
 use crate::balance::pick::Member;
 use crate::balance::pool::{Event, Settings, Verdict};
 use crate::balance::shared::Flag;
-use crate::clock::Millis;
+use crate::clock::{Millis, Span};
 use crate::config::Config;
 use crate::config::model::StrategyKind;
 use crate::events::{self, Tone};
@@ -25,6 +26,7 @@ use crate::http1;
 use crate::limits::rate::RateTable;
 use crate::limits::sticky::Sticky;
 use crate::server::wake::WakeHandle;
+use crate::trace::Sampler;
 use crate::upstream::backend::Backend;
 use crate::upstream::history::Why;
 use retry::RetryRules;
@@ -249,6 +251,12 @@ pub struct Snapshot {
     pub sticky: Option<Sticky>,
     /// What the lines of the access log look like; none: there are none.
     pub access_log: Option<access_log::Settings>,
+    /// What must not be shown of exchanges.
+    pub redaction: Redaction,
+    /// Which traces are recorded; none: weir takes no part in any.
+    pub sampler: Option<Sampler>,
+    /// From when on an exchange is slow.
+    pub slow: Span,
     /// Under `prequal`, backends are asked for their load.
     pub asks_for_load: bool,
     /// How long one attempt may take to connect, and its backend to answer.
@@ -276,6 +284,15 @@ impl Snapshot {
             rate: None,
             sticky: None,
             access_log: access_log::Settings::new(&config.access_log),
+            redaction: Redaction {
+                query: config.access_log.redact_query.clone(),
+                headers: config.access_log.redact_headers.clone(),
+            },
+            sampler: config.tracing.otlp.is_some().then(|| Sampler {
+                ratio: f64::from(config.tracing.sample_ratio),
+                parent: config.tracing.sample_parent,
+            }),
+            slow: Span(u64::try_from(config.debug.slow.as_nanos()).unwrap_or(u64::MAX)),
             asks_for_load: config.strategy.kind == StrategyKind::Prequal
                 && config.strategy.probe_path.is_some(),
             pool,

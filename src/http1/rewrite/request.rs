@@ -118,6 +118,7 @@ pub fn write_request(head: &RequestHead, bytes: &[u8], rewrite: &RequestRewrite<
         Known::TraceParent => rewrite.trace_parent.is_none() && !field.nominated,
         Known::TransferEncoding
         | Known::ContentLength
+        | Known::WeirTrace
         | Known::Trailer
         | Known::Via
         | Known::Date
