@@ -8,6 +8,7 @@
 mod command;
 mod exposition;
 mod guard;
+mod hdr;
 pub mod internal;
 mod page;
 mod router;
@@ -55,7 +56,7 @@ impl Phase {
 pub enum Surface {
     /// Everything, for those whom [`Guard`] admits.
     Admin,
-    /// Only `/livez`, `/readyz` and `/metrics`.
+    /// Only `/livez`, `/readyz`, `/metrics` and what is below it.
     Observe,
     /// The metrics under any path: the main port's path for them is configurable, and the worker has checked it.
     Metrics,
