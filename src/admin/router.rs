@@ -18,7 +18,7 @@ use super::log_level;
 use super::page::{File, stream};
 use super::profiling::Profile;
 use super::view::BackendView;
-use super::{DEFAULT_POOL, Phase, State, Surface, guard};
+use super::{DEFAULT_POOL, Phase, State, Surface, guard, hdr};
 use crate::events;
 use crate::metrics::text::Format;
 
@@ -44,6 +44,8 @@ enum Resource {
     /// In this form, whatever is asked for.
     Metrics(Option<Form>),
     Profile(Profile),
+    /// Histograms, in this form, whatever is asked for.
+    Histograms(Option<hdr::Form>),
     /// A file of the page.
     File(File),
     /// What the page is fed with, as it comes.
@@ -161,6 +163,7 @@ async fn admitted(
             };
             profile.answer(state, given).await
         }
+        Resource::Histograms(form) => hdr::answer(state, &request, form),
         Resource::File(file) => Ok(file.answer()),
         Resource::Stream => stream::answer(state, number(&request, "after")?, number(&request, "event")?),
         Resource::Events => {
@@ -239,6 +242,8 @@ fn find(path: &str, surface: Surface) -> Result<Option<Resource>, Refused> {
         "/readyz" => Some(Resource::Readyz),
         "/metrics" => Some(Resource::Metrics(None)),
         "/metrics/prometheus" => Some(Resource::Metrics(Some(Form::Text(Format::Prometheus)))),
+        "/metrics/hdr" => Some(Resource::Histograms(None)),
+        "/metrics/hdr.hlog" => Some(Resource::Histograms(Some(hdr::Form::Log))),
         _ => None,
     };
     if known.is_some() || surface == Surface::Observe {
@@ -283,7 +288,7 @@ fn below(pool: String, name: &str, what: Option<&str>) -> Result<Option<Resource
 }
 
 /// A segment of a path without its percent-encoding (RFC 3986 §2.1): names hold colons, brackets and slashes.
-fn decoded(segment: &str) -> Result<String, Refused> {
+pub(super) fn decoded(segment: &str) -> Result<String, Refused> {
     let refused = || {
         Refused::new(
             StatusCode::BAD_REQUEST,
@@ -307,8 +312,8 @@ fn decoded(segment: &str) -> Result<String, Refused> {
     String::from_utf8(bytes).map_err(|_| refused())
 }
 
-/// The first value of a query parameter, as it stands: none of those known here needs decoding.
-fn parameter<'a, B>(request: &'a Request<B>, name: &str) -> Option<&'a str> {
+/// The first value of a query parameter, as it stands, undecoded.
+pub(super) fn parameter<'a, B>(request: &'a Request<B>, name: &str) -> Option<&'a str> {
     let pairs = request.uri().query()?.split('&');
     pairs
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
