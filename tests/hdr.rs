@@ -16,7 +16,7 @@ use hdrhistogram::serialization::Deserializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use serde_json::Value;
 use support::weir::BINARY;
-use support::{Backend, Driver, Weir, eventually, ok, skipped};
+use support::{Backend, Driver, Weir, eventually, ok};
 
 on_both_drivers!(
     exports_and_metrics_agree_exactly,
@@ -396,8 +396,10 @@ fn python() -> Option<PathBuf> {
     };
     let found = [venv, PathBuf::from("python3")].into_iter().find(has_it);
     if found.is_none() {
-        skipped(
-            "python3 with PyPI's hdrhistogram (python3 -m venv target/hdr-venv, then its pip install hdrhistogram)",
+        // Not from Debian, so a machine that has everything else may lack it: the library's own reader is always asked.
+        eprintln!(
+            "SKIPPED: needs python3 with PyPI's hdrhistogram (python3 -m venv target/hdr-venv, then its pip install \
+             hdrhistogram)"
         );
     }
     found

@@ -203,6 +203,69 @@ fn tone(state: &str) -> Style {
     Style::new().fg(colour)
 }
 
+/// A column of the table of backends.
+struct Column {
+    title: &'static str,
+    /// Figures stand to the right.
+    alignment: Alignment,
+    width: Constraint,
+    /// How wide a terminal must be to have room for it.
+    from: u16,
+    cell: fn(&BackendRow) -> Span<'static>,
+}
+
+const fn text(
+    title: &'static str,
+    width: Constraint,
+    from: u16,
+    cell: fn(&BackendRow) -> Span<'static>,
+) -> Column {
+    Column {
+        title,
+        alignment: Alignment::Left,
+        width,
+        from,
+        cell,
+    }
+}
+
+const fn figure(
+    title: &'static str,
+    width: u16,
+    from: u16,
+    cell: fn(&BackendRow) -> Span<'static>,
+) -> Column {
+    Column {
+        title,
+        alignment: Alignment::Right,
+        width: Constraint::Length(width),
+        from,
+        cell,
+    }
+}
+
+const COLUMNS: [Column; 12] = [
+    text("Backend", Constraint::Fill(2), 0, |row| row.name.clone().into()),
+    text("State", Constraint::Length(11), 0, |row| {
+        Span::styled(row.state.clone(), tone(&row.state))
+    }),
+    text("Since", Constraint::Length(6), 84, |row| {
+        let since = row.since_s.map(|since| age(Duration::from_secs(since)));
+        since.unwrap_or_else(|| "–".to_owned()).into()
+    }),
+    figure("In flight", 9, 60, |row| row.in_flight.to_string().into()),
+    figure("Share", 7, 70, |row| format!("{:.1} %", row.share * 100.0).into()),
+    figure("Rate/s", 8, 40, |row| rate(row.requests_per_second).into()),
+    figure("Err/s", 7, 92, |row| rate(row.errors_per_second).into()),
+    figure("p50", 8, 50, |row| latency(row.latency.p50_ns).into()),
+    figure("p99", 8, 40, |row| latency(row.latency.p99_ns).into()),
+    text("Breaker", Constraint::Length(9), 104, |row| {
+        Span::styled(row.breaker.to_lowercase(), tone(&row.breaker))
+    }),
+    figure("Retries", 7, 112, |row| row.retries.to_string().into()),
+    text("Why", Constraint::Fill(2), 128, |row| row.why.clone().into()),
+];
+
 fn draw_backends(frame: &mut Frame<'_>, area: Rect, app: &App) {
     let listed = app.listed();
     let all = app.shown.as_ref().map_or(0, |shown| shown.backends.len());
@@ -216,38 +279,14 @@ fn draw_backends(frame: &mut Frame<'_>, area: Rect, app: &App) {
         title.push_str(&format!(", filter: {}", app.filter));
     }
     title.push(' ');
-    let right = |text: &'static str| Cell::from(Line::from(text).alignment(Alignment::Right));
-    let header = Row::new([
-        Cell::from("Backend"),
-        Cell::from("State"),
-        Cell::from("Since"),
-        right("In flight"),
-        right("Share"),
-        right("Rate/s"),
-        right("Err/s"),
-        right("p50"),
-        right("p99"),
-        Cell::from("Breaker"),
-        right("Retries"),
-        Cell::from("Why"),
-    ])
-    .style(Style::new().add_modifier(Modifier::BOLD));
-    let widths = [
-        Constraint::Fill(2),
-        Constraint::Length(11),
-        Constraint::Length(6),
-        Constraint::Length(9),
-        Constraint::Length(6),
-        Constraint::Length(8),
-        Constraint::Length(6),
-        Constraint::Length(8),
-        Constraint::Length(8),
-        Constraint::Length(9),
-        Constraint::Length(7),
-        Constraint::Fill(2),
-    ];
-    let table = Table::new(listed.iter().map(backend), widths)
-        .header(header)
+    let columns = || COLUMNS.iter().filter(|column| column.from <= area.width);
+    let cell = |column: &Column, span: Span<'static>| Line::from(span).alignment(column.alignment);
+    let header = Row::new(columns().map(|column| cell(column, column.title.into())));
+    let rows = listed
+        .iter()
+        .map(|row| Row::new(columns().map(|column| cell(column, (column.cell)(row)))));
+    let table = Table::new(rows, columns().map(|column| column.width))
+        .header(header.style(Style::new().add_modifier(Modifier::BOLD)))
         .block(Block::bordered().title(title))
         .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED));
     let mut state = TableState::new().with_selected(app.selected_at(&listed));
@@ -256,26 +295,6 @@ fn draw_backends(frame: &mut Frame<'_>, area: Rect, app: &App) {
 
 fn right(text: String) -> Cell<'static> {
     Cell::from(Line::from(text).alignment(Alignment::Right))
-}
-
-fn backend(row: &BackendRow) -> Row<'static> {
-    let since = row
-        .since_s
-        .map_or_else(|| "–".to_owned(), |since| age(Duration::from_secs(since)));
-    Row::new([
-        Cell::from(row.name.clone()),
-        Cell::from(Span::styled(row.state.clone(), tone(&row.state))),
-        Cell::from(since),
-        right(row.in_flight.to_string()),
-        right(format!("{:.1} %", row.share * 100.0)),
-        right(rate(row.requests_per_second)),
-        right(rate(row.errors_per_second)),
-        right(latency(row.latency.p50_ns)),
-        right(latency(row.latency.p99_ns)),
-        Cell::from(Span::styled(row.breaker.to_lowercase(), tone(&row.breaker))),
-        right(row.retries.to_string()),
-        Cell::from(row.why.clone()),
-    ])
 }
 
 fn draw_workers(frame: &mut Frame<'_>, area: Rect, workers: &[WorkerRow]) {
@@ -425,7 +444,13 @@ mod tests {
         }
         app.mode = Mode::Table;
         let small = screen(&app, 80, 10);
-        assert!(line(&small, "│a ").contains("up"));
+        for told in ["up", "25.0 %", "100", "800 µs"] {
+            assert!(line(&small, "│a ").contains(told), "{told}: {small:?}");
+        }
+        for width in [30, 40, 60, 80, 92, 112, 128, 200] {
+            let narrow = screen(&app, width, 10);
+            assert!(line(&narrow, "│b b ").contains("ejected"), "{width}: {narrow:?}");
+        }
         assert!(
             small
                 .iter()
