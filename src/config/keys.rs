@@ -265,7 +265,7 @@ pub(super) static KEYS: &[Key<Config>] = keys! {
 
     [observe]
     address = observe.address: or_off(ListenForm),
-        "Only `/livez`, `/readyz` and `/metrics`, for probes and scrapers.";
+        "Only `/livez`, `/readyz`, `/metrics` and what is below it, for probes and scrapers.";
 
     [metrics]
     path = metrics.path: or_off(PathForm { query: false, root: false }),

@@ -55,7 +55,10 @@ impl Kept {
         let Some(queue) = self.queues.get(finished.worker).filter(|_| self.max > 0) else {
             return;
         };
-        let mut text = Vec::new();
+        // While trouble lasts the oldest gives its memory to the newest.
+        let oldest = if queue.is_full() { queue.pop() } else { None };
+        let mut text = oldest.map_or_else(Vec::new, |(_, text)| text);
+        text.clear();
         line::write_json(&mut text, finished, redaction);
         let at = finished
             .began_at()
