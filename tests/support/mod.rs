@@ -19,6 +19,7 @@ pub mod http;
 pub mod load;
 pub mod os;
 pub mod prometheus;
+pub mod pty;
 pub mod weir;
 pub mod wire;
 
