@@ -20,14 +20,17 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-const COMMANDS: [&str; 9] = [
+const COMMANDS: [&str; 12] = [
     "run",
     "check",
     "demo",
     "backend",
     "experiment",
     "health",
+    "hdr",
+    "load",
     "simulate",
+    "top",
     "completions",
     "man",
 ];

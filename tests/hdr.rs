@@ -469,57 +469,56 @@ print(json.dumps({'one': figures(one), 'tags': tags, 'start': reader.get_start_t
 }
 
 #[test]
-fn another_implementation_s_exports_are_merged_into_the_table_that_it_prints_itself() {
+fn another_implementation_finds_the_merge_of_its_exports_and_every_line_of_the_table_right() {
     const WRITE: &str = "
-import io, sys
+import sys
 from hdrh.histogram import HdrHistogram
-whole = HdrHistogram(1, 3600000000, 3)
 for part in range(4):
     histogram = HdrHistogram(1, 3600000000, 3)
     for index in range(part, 5000, 4):
-        value = (index * 2654435761) % (1 << (index % 28 + 1))
-        histogram.record_value(value)
-        whole.record_value(value)
+        histogram.record_value((index * 2654435761) % (1 << (index % 28 + 1)))
     open(sys.argv[1 + part], 'wb').write(histogram.encode())
-out = io.BytesIO()
-whole.output_percentile_distribution(out, 1000)
-sys.stdout.write(out.getvalue().decode())
+";
+    // Says for each line of the table whether a value and a count stand in it that its own counts give.
+    const JUDGE: &str = "
+import json, math, sys
+from fractions import Fraction
+from hdrh.histogram import HdrHistogram
+from hdrh.log import HistogramLogReader
+whole = HdrHistogram(1, 3600000000, 3)
+for path in sys.argv[3:]:
+    whole.decode_and_add(open(path).read())
+cells, count = [], 0
+for cell in whole.get_recorded_iterator():
+    count += cell.count_at_value_iterated_to
+    cells.append((whole.get_highest_equivalent_value(cell.value_iterated_to), count))
+lines, wrong = 0, []
+for line in open(sys.argv[1]):
+    columns = line.split()
+    if len(columns) < 3 or columns[0] == 'Value' or line.startswith('#'):
+        continue
+    lines += 1
+    rank = max(1, math.ceil(Fraction(columns[1]) * count - Fraction(1, 10 ** 6)))
+    value, below = next(cell for cell in cells if cell[1] >= rank)
+    if (f'{value / 1000:.3f}', str(below)) != (columns[0], columns[2]):
+        wrong.append([line, value, below])
+merged = HistogramLogReader(sys.argv[2], None).get_next_interval_histogram()
+print(json.dumps({'lines': lines, 'wrong': wrong, 'count': count, 'equal': bool(whole.equals(merged))}))
 ";
     let Some(python) = python() else { return };
     let dir = tempfile::tempdir().expect("a directory");
     let files = [0, 1, 2, 3].map(|part| path(dir.path(), &format!("{part}.hdr")));
     let files = files.each_ref().map(String::as_str);
-    let theirs = run(&python, WRITE, &files);
-    let ours = merged(&files, "");
-    /// Value, percentile and count of each line but the last.
-    fn rows(table: &str) -> Vec<(String, String, String)> {
-        let columns = |line: &str| {
-            let columns: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-            <[String; 4]>::try_from(columns)
-                .ok()
-                .map(|[value, percentile, count, _]| (value, percentile, count))
-        };
-        let lines = table.lines().skip(1).filter(|line| !line.starts_with('#'));
-        lines.filter_map(columns).collect()
-    }
-    let (ours_rows, theirs_rows) = (rows(&ours), rows(&theirs));
-    // They add up floating-point steps, so that a few levels may lie beside ours; what stands for the same level is the same.
-    let same = ours_rows.iter().filter(|row| theirs_rows.contains(row)).count();
-    assert!(ours_rows.len() > 50, "{ours}");
-    assert!(
-        same * 100 >= ours_rows.len() * 95,
-        "{same} of {}:\n{ours}\n{theirs}",
-        ours_rows.len()
+    run(&python, WRITE, &files);
+    let (table, sum) = (path(dir.path(), "table"), path(dir.path(), "sum.hlog"));
+    let printed = merged(&[&files[..], &["--out", &sum]].concat(), "");
+    fs::write(&table, printed).expect("written");
+    let judged = run(&python, JUDGE, &[&[table.as_str(), &sum], &files[..]].concat());
+    let judged: Value = serde_json::from_str(&judged).expect("JSON");
+    assert_eq!(
+        (&judged["wrong"], &judged["count"], &judged["equal"]),
+        (&serde_json::json!([]), &5_000.into(), &true.into()),
+        "{judged}"
     );
-    let counts = ours
-        .lines()
-        .chain(theirs.lines())
-        .filter(|line| line.contains("SubBuckets"));
-    let counts: Vec<&str> = counts.collect();
-    assert_eq!(counts[0], counts[1]);
-    let last = |table: &str| -> String {
-        let mut lines = table.lines().filter(|line| line.contains(" 1.000000000000 "));
-        lines.next().expect("a last line").to_owned()
-    };
-    assert_eq!(last(&ours), last(&theirs));
+    assert!(judged["lines"].as_u64() > Some(50), "{judged}");
 }

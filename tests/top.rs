@@ -210,6 +210,11 @@ fn a_token_and_a_unix_socket_are_used() {
 
 // ---- in a terminal
 
+/// Backends whose names stand nowhere else on the screen.
+fn named() -> [Fickle; 3] {
+    ["first-one", "second-one", "third-one"].map(Fickle::new)
+}
+
 fn watch(weir: &Weir) -> Pty {
     Pty::start(command(&["--admin", &url(weir), "--interval", "200ms"]))
 }
@@ -218,13 +223,13 @@ fn watch(weir: &Weir) -> Pty {
 #[track_caller]
 fn assert_given_back(terminal: &Pty) {
     assert_eq!(terminal.settings(), terminal.settings_before());
-    terminal.wait_for("\x1b[?1049l");
-    terminal.wait_for("\x1b[?25h");
+    terminal.wait_written("\x1b[?1049l");
+    terminal.wait_written("\x1b[?25h");
 }
 
 #[test]
 fn q_ends_it_and_gives_the_terminal_back() {
-    let backends = Fickle::three();
+    let backends = named();
     let weir = Weir::on(Driver::Epoll).fickles(&backends).start();
     let mut terminal = watch(&weir);
     for backend in &backends {
@@ -242,7 +247,7 @@ fn q_ends_it_and_gives_the_terminal_back() {
 
 #[test]
 fn who_ends_it_from_outside_gets_the_terminal_back_too() {
-    let backends = Fickle::three();
+    let backends = named();
     let weir = Weir::on(Driver::Epoll).fickles(&backends).start();
     let mut terminal = watch(&weir);
     terminal.wait_for(&backends[0].name);
@@ -253,16 +258,24 @@ fn who_ends_it_from_outside_gets_the_terminal_back_too() {
 
 #[test]
 fn a_backend_is_drained_and_put_back_by_keys() {
-    // Names that stand nowhere else on the screen.
-    let backends = ["first-one", "second-one", "third-one"].map(Fickle::new);
+    let backends = named();
     let weir = Weir::on(Driver::Epoll).fickles(&backends).start();
     let name = &backends[1].name;
     let mut terminal = watch(&weir);
     terminal.wait_for(name);
-    // Keys are taken in their order; a no does nothing.
-    terminal.press("jdn");
+    terminal.press("jd");
+    terminal.wait_for(&format!("Drain {name}?"));
+    terminal.wait_for("y: yes    n: no");
+    assert_eq!(weir.backend(name)["state"], "up", "nothing is done without a yes");
+    terminal.press("n");
+    eventually("the question gone", || {
+        let screen = terminal.screen();
+        screen.iter().all(|line| !line.contains("y: yes")).then_some(())
+    });
+    assert_eq!(weir.backend(name)["state"], "up", "nothing is done after a no");
     terminal.press("dy");
     weir.wait_backend(name, "drained", |backend| backend["state"] == "draining");
+    terminal.wait_for("draining");
     terminal.press("uy");
     weir.wait_backend(name, "back", |backend| backend["state"] == "up");
     assert_eq!(weir.backend(&backends[0].name)["state"], "up");
@@ -273,7 +286,7 @@ fn a_backend_is_drained_and_put_back_by_keys() {
 
 #[test]
 fn a_weir_that_goes_away_is_missed() {
-    let backends = Fickle::three();
+    let backends = named();
     let mut weir = Weir::on(Driver::Epoll).fickles(&backends).start();
     let mut terminal = watch(&weir);
     terminal.wait_for(&backends[0].name);

@@ -43,12 +43,15 @@ pub fn draw(merge: &Merge, total: &Histogram<u64>) -> Result<String, String> {
     let mut lines = vec![("all".to_owned(), points(total, per_milli))];
     let tags = merge.parts();
     if (2..=TAGS_DRAWN).contains(&tags.len()) {
-        lines.extend(tags.iter().map(|(tag, part)| {
+        // One without values has no latency that a line could show.
+        let filled = tags.iter().filter(|(_, part)| !part.histogram.is_empty());
+        lines.extend(filled.map(|(tag, part)| {
             let name = tag.clone().unwrap_or_else(|| "without tag".to_owned());
             (name, points(&part.histogram, per_milli))
         }));
     }
-    let title = format!("{} values of {} exports", total.len(), merge.sources.len());
+    let plural = if merge.sources.len() == 1 { "" } else { "s" };
+    let title = format!("{} values of {} export{plural}", total.len(), merge.sources.len());
     let mut svg = String::new();
     chart(&title, &lines, &mut svg).map_err(|error| error.to_string())?;
     Ok(svg)
@@ -142,7 +145,7 @@ mod tests {
         for (tags, values, lines) in [
             (vec!["a&b<i>", "c"], vec![1, 10, 100_000], 3),
             (vec!["a"], vec![5], 1),
-            (vec!["a", "b"], vec![], 3),
+            (vec!["a", "b"], vec![], 1),
             (vec!["a", "b", "c", "d", "e", "f", "g", "h", "i"], vec![7; 100], 1),
         ] {
             let merge = merge(&tags, &values);

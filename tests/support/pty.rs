@@ -27,13 +27,16 @@ pub struct Settings {
     pub local: libc::tcflag_t,
 }
 
+const LINES: u16 = 40;
+const COLUMNS: u16 = 160;
+
 impl Pty {
     /// Starts `command` in a terminal of 160 columns and 40 lines.
     pub fn start(mut command: Command) -> Pty {
         let (mut master, mut slave) = (-1, -1);
         let size = libc::winsize {
-            ws_row: 40,
-            ws_col: 160,
+            ws_row: LINES,
+            ws_col: COLUMNS,
             ws_xpixel: 0,
             ws_ypixel: 0,
         };
@@ -80,16 +83,28 @@ impl Pty {
         self.child.id()
     }
 
-    /// Everything that was drawn so far.
-    pub fn text(&self) -> String {
+    /// Everything that the program has written so far, as it wrote it.
+    pub fn written(&self) -> String {
         String::from_utf8_lossy(&self.seen.lock().unwrap()).into_owned()
     }
 
-    /// Waits until `needle` was drawn, perhaps in pieces with colours between them.
+    /// The lines that somebody before it sees now.
+    pub fn screen(&self) -> Vec<String> {
+        screen(&self.written())
+    }
+
+    /// Waits until a line of the screen has `needle`.
     #[track_caller]
     pub fn wait_for(&self, needle: &str) {
-        eventually(&format!("{needle:?} in the terminal"), || {
-            self.text().contains(needle).then_some(())
+        let shows = || self.screen().iter().any(|line| line.contains(needle));
+        eventually(&format!("{needle:?} in the terminal"), || shows().then_some(()));
+    }
+
+    /// Waits until the program has written `sequence`.
+    #[track_caller]
+    pub fn wait_written(&self, sequence: &str) {
+        eventually(&format!("{sequence:?} from the program"), || {
+            self.written().contains(sequence).then_some(())
         });
     }
 
@@ -136,4 +151,47 @@ fn settings(terminal: &OwnedFd) -> Settings {
         output: termios.c_oflag,
         local: termios.c_lflag,
     }
+}
+
+/// What a terminal shows that got `written`: cursor positions and characters. A program that draws writes only what has
+/// changed, so a word may come in pieces. Colours and modes are passed over; nothing else is known of.
+fn screen(written: &str) -> Vec<String> {
+    let blank = || vec![vec![' '; usize::from(COLUMNS)]; usize::from(LINES)];
+    let mut cells = blank();
+    let (mut line, mut column) = (0, 0);
+    let mut characters = written.chars().peekable();
+    while let Some(character) = characters.next() {
+        if character != '\x1b' {
+            if let Some(cell) = cells
+                .get_mut(line)
+                .and_then(|cells: &mut Vec<char>| cells.get_mut(column))
+            {
+                *cell = character;
+            }
+            column += 1;
+            continue;
+        }
+        if characters.next_if_eq(&'[').is_none() {
+            continue;
+        }
+        let mut parameters = String::new();
+        let ending = loop {
+            match characters.next() {
+                Some(ending @ '@'..='~') => break ending,
+                Some(parameter) => parameters.push(parameter),
+                // Cut off in the middle: the rest comes later.
+                None => break ' ',
+            }
+        };
+        match ending {
+            'H' => {
+                let (to_line, to_column) = parameters.split_once(';').unwrap_or((&parameters, ""));
+                let place = |text: &str| text.parse::<usize>().unwrap_or(1).saturating_sub(1);
+                (line, column) = (place(to_line), place(to_column));
+            }
+            'J' => cells = blank(),
+            _ => {}
+        }
+    }
+    cells.into_iter().map(String::from_iter).collect()
 }
