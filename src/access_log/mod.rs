@@ -31,6 +31,8 @@ use template::{Field, Piece};
 const CAPACITY: usize = 8192;
 /// Bytes of such lines, give or take one line: strangers make lines long.
 const WAITING_BYTES: usize = 8 << 20;
+/// Empty buffers kept for a worker: at the writer's pace of looking, 200,000 lines a second need no other.
+const SPARE: usize = 2048;
 /// A buffer that a long line made larger than this is not kept.
 const SPARE_BYTES: usize = 2048;
 
@@ -172,7 +174,7 @@ impl AccessLog {
             lanes: (0..workers)
                 .map(|_| {
                     Arc::new(WorkerLane {
-                        lines: Lane::new(CAPACITY, SPARE_BYTES),
+                        lines: Lane::new(CAPACITY, SPARE, SPARE_BYTES),
                         taken: AtomicUsize::new(0),
                     })
                 })

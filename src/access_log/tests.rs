@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -279,8 +280,10 @@ fn pipe() -> (TempDir, PathBuf, File) {
 }
 
 fn reader_of(path: &Path) -> File {
-    // For both, so that this does not wait for the other end.
-    OpenOptions::new().read(true).write(true).open(path).unwrap()
+    // For both, so that this does not wait for the other end; and what is not there is not waited for.
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(libc::O_NONBLOCK);
+    options.open(path).unwrap()
 }
 
 #[test]

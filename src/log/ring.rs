@@ -19,6 +19,8 @@ use crate::config::model::Level;
 
 /// Lines that a thread may be ahead of the writer: at its pace of looking, 200,000 a second.
 pub(super) const CAPACITY: usize = 2048;
+/// Empty buffers kept for a thread.
+const SPARE: usize = 512;
 /// A buffer that a long line made larger than this is not kept.
 const SPARE_BYTES: usize = 1024;
 
@@ -148,7 +150,7 @@ impl Shared {
     }
 
     fn new_ring(&self) -> Arc<Ring> {
-        let ring = Arc::new(Ring::new(CAPACITY, SPARE_BYTES));
+        let ring = Arc::new(Ring::new(CAPACITY, SPARE, SPARE_BYTES));
         self.rings().push(Arc::clone(&ring));
         ring
     }
