@@ -155,36 +155,41 @@ mod tests {
     fn everybody_is_woken_in_time_and_in_order() {
         for choice in [DriverChoice::Auto, DriverChoice::Epoll] {
             let mut climbed = climb(choice, |step| Runtime::build(step, 256)).unwrap();
-            climbed.runtime.block_on(async {
-                let pacer = Rc::new(Pacer::new().unwrap());
-                let running = pacer.clone();
-                monoio::spawn(async move { running.run().await });
-                let woken = Rc::new(RefCell::new(Vec::new()));
-                let start = Moment::now();
-                let tasks: Vec<_> = [30, 10, 20, 10, 0]
-                    .into_iter()
-                    .map(|ms| {
-                        let (pacer, woken) = (pacer.clone(), woken.clone());
-                        monoio::spawn(async move {
-                            pacer.wait(start.after(Span::from_millis(ms))).await;
-                            assert!(start.elapsed() >= Span::from_millis(ms), "{ms}");
-                            woken.borrow_mut().push(ms);
-                        })
-                    })
-                    .collect();
-                for task in tasks {
-                    task.await;
-                }
-                assert_eq!(*woken.borrow(), [0, 10, 10, 20, 30]);
-                let forever = pacer.clone();
-                let far = start.after(Span(u64::MAX));
-                let task = monoio::spawn(async move { forever.wait(far).await });
-                while pacer.waiting.borrow().is_empty() {
-                    crate::proxy::join::yield_now().await;
-                }
-                pacer.wake_all();
-                task.await;
-            });
+            // A task of its own: where the runtime's first future yields, nobody else gets a turn.
+            climbed
+                .runtime
+                .block_on(async { monoio::spawn(wake_and_look()).await });
         }
+    }
+
+    async fn wake_and_look() {
+        let pacer = Rc::new(Pacer::new().unwrap());
+        let running = pacer.clone();
+        monoio::spawn(async move { running.run().await });
+        let woken = Rc::new(RefCell::new(Vec::new()));
+        let start = Moment::now();
+        let tasks: Vec<_> = [30, 10, 20, 10, 0]
+            .into_iter()
+            .map(|ms| {
+                let (pacer, woken) = (pacer.clone(), woken.clone());
+                monoio::spawn(async move {
+                    pacer.wait(start.after(Span::from_millis(ms))).await;
+                    assert!(start.elapsed() >= Span::from_millis(ms), "{ms}");
+                    woken.borrow_mut().push(ms);
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await;
+        }
+        assert_eq!(*woken.borrow(), [0, 10, 10, 20, 30]);
+        let forever = pacer.clone();
+        let far = start.after(Span(u64::MAX));
+        let task = monoio::spawn(async move { forever.wait(far).await });
+        while pacer.waiting.borrow().is_empty() {
+            crate::proxy::join::yield_now().await;
+        }
+        pacer.wake_all();
+        task.await;
     }
 }
