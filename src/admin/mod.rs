@@ -6,6 +6,7 @@
 //! for the metrics on the main port passes it on to [`internal`].
 
 mod command;
+pub mod feed;
 mod guard;
 pub mod internal;
 mod router;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use crate::metrics::{BackendState, Info, Shard, Snapshot};
 
 pub use command::{Command, Commander, Refused};
+pub use feed::Feed;
 pub use guard::Guard;
 pub use serve::{Listener, serve};
 pub use view::{BackendView, BreakerView, Condition, Connections, Ejections, Overrides, Probe};
@@ -72,6 +74,8 @@ pub struct State {
     pub views: Box<dyn Fn() -> Vec<BackendView> + Send + Sync>,
     /// Does what a state-changing call asks for.
     pub command: Box<Commander>,
+    /// What happened lately; [`feed::keep`] fills it.
+    pub feed: Feed,
     /// Asked at each request of [`Surface::Admin`]: a reload may bring another token.
     pub guard: Box<dyn Fn() -> Arc<Guard> + Send + Sync>,
 }

@@ -17,8 +17,8 @@ use tokio::time::timeout;
 
 use super::serve::{Limits, serve_within};
 use super::{
-    BackendView, BreakerView, Command as Told, Condition, Connections, Ejections, Guard, Listener, Overrides,
-    Phase, Probe, Refused, State, Surface, internal, serve,
+    BackendView, BreakerView, Command as Told, Condition, Connections, Ejections, Feed, Guard, Listener,
+    Overrides, Phase, Probe, Refused, State, Surface, internal, serve,
 };
 use crate::balance::breaker;
 use crate::metrics::{BackendCounts, BackendInfo, BackendState, Info, Shard};
@@ -133,6 +133,7 @@ fn guarded(guard: Guard) -> Fixture {
                 }
             })
         }),
+        feed: Feed::new(),
         guard: Box::new(move || Arc::clone(&guard)),
     };
     Fixture {

@@ -70,6 +70,21 @@ pub enum Condition {
 }
 
 impl Condition {
+    /// As JSON has it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Condition::Maintenance => "maintenance",
+            Condition::Draining => "draining",
+            Condition::Disabled => "disabled",
+            Condition::Dead => "dead",
+            Condition::Down => "down",
+            Condition::Ejected => "ejected",
+            Condition::Broken => "broken",
+            Condition::Ramping => "ramping",
+            Condition::Up => "up",
+        }
+    }
+
     /// What the shared state says of a backend of this weight.
     pub fn of(shared: &Shared, weight: u16) -> Condition {
         let found = [
@@ -175,6 +190,7 @@ mod tests {
         ] {
             shared.set(flag, true);
             assert_eq!(Condition::of(&shared, 1), condition);
+            assert_eq!(serde_json::json!(condition), condition.word());
         }
         assert_eq!(Condition::of(&shared, 0), Condition::Disabled);
         shared.set(Flag::Draining, true);

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 use hyper::StatusCode;
 
 use crate::admin::{
-    BackendView, BreakerView, Command, Condition, Connections, Ejections, Guard, Overrides, Phase, Probe,
-    Refused, State,
+    BackendView, BreakerView, Command, Condition, Connections, Ejections, Feed, Guard, Overrides, Phase,
+    Probe, Refused, State,
 };
 use crate::balance::shared::Flag;
 use crate::clock::{self, Millis};
@@ -43,6 +43,7 @@ pub fn make(
             let operator = commanded.clone();
             Box::pin(async move { carry_out(&operator, command).await })
         }),
+        feed: Feed::new(),
         guard: Box::new(move || guard.clone()),
     }
 }

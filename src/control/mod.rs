@@ -165,6 +165,7 @@ async fn run(config: Config, mut options: Options) -> Result<u8, StartError> {
     let state = Arc::new(admin_state::make(
         &operator, &published, &lifecycle, shards, guard,
     ));
+    tokio::spawn(admin::feed::keep(state.clone()));
     let (closing, closed) = tokio::sync::watch::channel(());
     let mut side_servers = side.serve(&state, &closed);
     side_servers.spawn(admin::serve(
