@@ -51,6 +51,8 @@ const REQUEST_REWRITE: RequestRewrite<'static> = RequestRewrite {
     trusted: false,
     scheme: "http",
     via: false,
+    request_id: None,
+    trace_parent: None,
 };
 
 fn heads(criterion: &mut Criterion) {

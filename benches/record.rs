@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use weir::metrics::{BackendCounts, BackendInfo, BackendState, Info, Shard, Snapshot, json};
+use weir::balance::breaker::State;
+use weir::clock::Span;
+use weir::metrics::{BackendCounts, BackendInfo, BackendState, Dropped, Info, Phases, Shard, Snapshot, json};
 
 const BACKENDS: usize = 100;
 const WORKERS: usize = 16;
@@ -38,6 +40,15 @@ fn record(criterion: &mut Criterion) {
             shard.exchange_received();
             shard.selection(black_box(backend), false);
             shard.attempt(black_box(backend), black_box(Some(200)), black_box(*elapsed));
+            let span = Span(elapsed.as_nanos() as u64);
+            shard.phases(
+                black_box(backend),
+                &Phases {
+                    first_byte: Some(span),
+                    weir: Some(Span(span.as_nanos() / 16)),
+                    ..Phases::default()
+                },
+            );
         });
     });
 }
@@ -53,6 +64,8 @@ fn scrape(criterion: &mut Criterion) {
                 counts: Arc::new(BackendCounts::new(WORKERS)),
             })
             .collect(),
+        pool: "default".to_owned(),
+        drivers: Vec::new(),
         algorithm: "round-robin".to_owned(),
         started: Instant::now(),
     };
@@ -67,9 +80,13 @@ fn scrape(criterion: &mut Criterion) {
         healthy: true,
         eligible: true,
         in_flight: 0,
+        condition: "up",
+        breaker: State::Closed,
+        breaker_openings: 0,
+        ejections: 0,
     };
     criterion.bench_function("scrape/100x16", |bencher| {
-        bencher.iter(|| json::render(&Snapshot::take(&shards, &info, up), 0));
+        bencher.iter(|| json::render(&Snapshot::take(&shards, &info, up), Dropped::default()));
     });
 }
 

@@ -3,6 +3,7 @@
 //! The library exists for the binary, the tests, the benches and the fuzz targets of this repository; it makes no
 //! promise to other crates.
 
+pub mod access_log;
 pub mod admin;
 pub mod backend;
 pub mod balance;
@@ -12,13 +13,17 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod event;
+pub mod events;
+pub mod exchanges;
 pub mod experiment;
 pub mod health;
 pub mod http1;
 pub mod limits;
+pub mod load;
 pub mod log;
 pub mod memory;
 pub mod metrics;
+pub mod profile;
 pub mod proxy;
 pub mod reason;
 pub mod record;
@@ -26,6 +31,7 @@ pub mod server;
 pub mod simulate;
 pub mod snapshot;
 pub mod sys;
+pub mod trace;
 pub mod transport;
 pub mod upstream;
 pub mod wire;

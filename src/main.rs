@@ -2,8 +2,10 @@
 
 use std::process::ExitCode;
 
+use weir::profile::heap::Sampled;
+
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Sampled<mimalloc::MiMalloc> = Sampled(mimalloc::MiMalloc);
 
 fn main() -> ExitCode {
     weir::cli::main()

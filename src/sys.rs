@@ -147,13 +147,39 @@ fn cgroup_memory_limit() -> Option<u64> {
 
 /// Milliseconds of `CLOCK_MONOTONIC_COARSE`: read without a system call, up to one timer tick old.
 pub fn coarse_millis() -> u64 {
+    let time = clock(libc::CLOCK_MONOTONIC_COARSE);
+    (time.tv_sec as u64) * 1000 + (time.tv_nsec as u64) / 1_000_000
+}
+
+/// Milliseconds of `CLOCK_REALTIME_COARSE` since 1970, as [`coarse_millis`].
+pub fn coarse_unix_millis() -> u64 {
+    let time = clock(libc::CLOCK_REALTIME_COARSE);
+    (time.tv_sec as u64) * 1000 + (time.tv_nsec as u64) / 1_000_000
+}
+
+/// The kernel's id of the calling thread (gettid(2)).
+pub fn thread_id() -> u64 {
+    // SAFETY: gettid takes nothing and gives a plain integer.
+    unsafe { libc::gettid() }.unsigned_abs().into()
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC`.
+#[inline]
+pub fn monotonic_nanos() -> u64 {
+    let time = clock(libc::CLOCK_MONOTONIC);
+    (time.tv_sec as u64) * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// One of the clocks that exist on every Linux.
+#[inline]
+fn clock(id: libc::clockid_t) -> libc::timespec {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: `time` is a valid place for one timespec. The clock exists on every Linux, so the call cannot fail.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
-    (time.tv_sec as u64) * 1000 + (time.tv_nsec as u64) / 1_000_000
+    // SAFETY: `time` is a valid place for one timespec; with a clock that exists the call cannot fail.
+    unsafe { libc::clock_gettime(id, &raw mut time) };
+    time
 }
 
 /// Keeps this process's memory in small pages (`PR_SET_THP_DISABLE`, prctl(2)): a huge page for every 2 MiB that a few

@@ -125,6 +125,7 @@ impl Wire {
     pub async fn write_all(&self, buffer: &mut Buffer, stall: Duration) -> Sent {
         let mut sent = Sent {
             bytes: 0,
+            in_parts: false,
             error: None,
         };
         while !buffer.is_empty() && sent.error.is_none() {
@@ -139,6 +140,7 @@ impl Wire {
                 Ok(count) => {
                     sent.bytes += count;
                     buffer.consume(count);
+                    sent.in_parts |= !buffer.is_empty();
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => sent.error = Some(error),
@@ -173,6 +175,8 @@ impl Wire {
 pub struct Sent {
     /// Bytes that the transport took.
     pub bytes: usize,
+    /// It did not take all at once.
+    pub in_parts: bool,
     pub error: Option<io::Error>,
 }
 

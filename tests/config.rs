@@ -41,6 +41,7 @@ host = "app.example:8080"
 forwarded = "both"
 via = true
 reason_header = false
+request_id = false
 
 [timeouts]
 request_head = "1ms"
@@ -96,6 +97,17 @@ backup = true
 level = "trace"
 format = "json"
 
+[access_log]
+output = "/var/log/weir.log"
+format = "{client} {status}"
+only = "slow"
+slow = "2s"
+sample = 12.5
+headers = ["Accept"]
+redact_headers = ["x-secret"]
+redact_query = ["Token"]
+socket = "/run/log"
+
 [admin]
 address = "off"
 token_file = "/etc/weir/token"
@@ -108,10 +120,23 @@ address = ":9071"
 path = "/weir/metrics"
 allow = ["10.0.0.0/8", "fd00::1"]
 
+[tracing]
+otlp = "http://collector:4319/x"
+sample_ratio = 0.5
+sample_parent = false
+service_name = "edge"
+interval = "3s"
+timeout = "2s"
+
 [shutdown]
 timeout = "0s"
 idle_grace = "10s"
 delay = "11s"
+
+[debug]
+allow = ["10.0.0.0/8"]
+keep = 12
+slow = "70ms"
 
 [health_check]
 type = "tcp"
@@ -181,6 +206,10 @@ secret_file = "secret"
 secure = true
 max_age = "1h"
 path = "/app"
+
+[profiling]
+address = "127.0.0.1:6061"
+heap_sample = "512KiB"
 "#;
 
 fn owned(env: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -255,9 +284,11 @@ fn the_shipped_file_shows_the_defaults() {
             "http://127.0.0.1:8083"
         ]
     );
+    // A configuration from before must not open a port that it does not name.
+    let profiling = shipped.profiling.address.take();
+    assert_eq!(profiling, Some(ListenAddress::Tcp(([127, 0, 0, 1], 6060).into())));
     assert_eq!(shipped, Config::default());
 }
-
 #[test]
 fn the_document_has_every_key_as_the_code_reads_it() {
     for (section, table) in reference() {

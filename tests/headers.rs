@@ -30,7 +30,8 @@ on_both_drivers!(
 fn end_to_end(head: &Head) -> Vec<(String, String)> {
     let own = |name: &str| {
         let name = name.to_ascii_lowercase();
-        name == "host" || name == "forwarded" || name == "connection" || name.starts_with("x-forwarded-")
+        let set = ["host", "forwarded", "connection", "x-request-id"];
+        set.contains(&name.as_str()) || name.starts_with("x-forwarded-")
     };
     head.fields
         .iter()

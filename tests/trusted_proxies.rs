@@ -12,6 +12,7 @@ on_both_drivers!(
     only_peers_in_the_list_are_trusted,
     the_client_is_the_first_from_the_right_that_is_not_trusted,
     forwarded_is_read_and_appended_to,
+    a_request_id_is_made_or_a_trusted_proxys,
 );
 
 fn trusting(driver: Driver, backend: &Backend, proxies: &[&str]) -> Setup {
@@ -143,4 +144,42 @@ fn forwarded_is_read_and_appended_to(driver: Driver) {
     let got = members(&head, "forwarded");
     assert_eq!(got.len(), 1, "{got:?}");
     assert!(got[0].contains("for=127.0.0.2"), "{got:?}");
+}
+
+/// A UUID of version 7 (RFC 9562), as text.
+fn is_uuid_v7(id: &str) -> bool {
+    let groups: Vec<&str> = id.split('-').collect();
+    let lengths: Vec<usize> = groups.iter().map(|group| group.len()).collect();
+    let hex = |group: &&str| group.chars().all(|digit| digit.is_ascii_hexdigit());
+    lengths == [8, 4, 4, 4, 12] && groups.iter().all(hex) && groups[2].starts_with('7')
+}
+
+fn a_request_id_is_made_or_a_trusted_proxys(driver: Driver) {
+    let backend = Backend::plain();
+    let weir = trusting(driver, &backend, &["127.0.0.8/29"]).start();
+    let ids = |source, fields| {
+        seen(&weir, &backend, source, fields)
+            .all("x-request-id")
+            .iter()
+            .map(|id| id.to_string())
+            .collect::<Vec<_>>()
+    };
+    let (first, second) = (ids("127.0.0.2", ""), ids("127.0.0.2", ""));
+    assert!(first.len() == 1 && is_uuid_v7(&first[0]), "{first:?}");
+    // The first 48 bits are milliseconds.
+    assert!(
+        second != first && second[0][..13] >= first[0][..13],
+        "ids sort by time"
+    );
+    let replaced = ids("127.0.0.2", "X-Request-ID: theirs\r\nx-request-id: again\r\n");
+    assert!(replaced.len() == 1 && is_uuid_v7(&replaced[0]), "{replaced:?}");
+    assert_eq!(ids("127.0.0.9", "X-Request-ID: theirs\r\n"), ["theirs"]);
+    let unfit = ids("127.0.0.9", "X-Request-ID: two words\r\n");
+    assert!(unfit.len() == 1 && is_uuid_v7(&unfit[0]), "{unfit:?}");
+
+    let weir = trusting(driver, &backend, &[])
+        .set("http.request_id", false)
+        .start();
+    let head = seen(&weir, &backend, "127.0.0.2", "X-Request-ID: theirs\r\n");
+    assert_eq!(head.all("x-request-id"), ["theirs"]);
 }

@@ -29,6 +29,8 @@ fuzz_target!(|bytes: &[u8]| {
         trusted: false,
         scheme: "http",
         via: false,
+        request_id: None,
+        trace_parent: None,
     };
     let mut out = Vec::new();
     write_request(&head, bytes, &rewrite, &mut out);

@@ -53,7 +53,7 @@ impl Guard {
         self.check_token(request.headers())
     }
 
-    fn check_host<B>(&self, request: &Request<B>) -> Result<(), Refused> {
+    pub(super) fn check_host<B>(&self, request: &Request<B>) -> Result<(), Refused> {
         let mut fields = request.headers().get_all(HOST).iter();
         let host = match (fields.next(), fields.next()) {
             (Some(host), None) => Some(host.to_str().unwrap_or_default()),

@@ -6,21 +6,27 @@
 //! for the metrics on the main port passes it on to [`internal`].
 
 mod command;
-pub mod feed;
+mod exchanges;
+mod exposition;
 mod guard;
 pub mod internal;
+mod page;
+mod profiling;
 mod router;
 mod serve;
 mod view;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime};
 
-use crate::metrics::{BackendState, Info, Shard, Snapshot};
+use crate::exchanges::Kept;
+use crate::metrics::history::History;
+use crate::metrics::{BackendState, Dropped, Info, Shard, Snapshot};
 
 pub use command::{Command, Commander, Refused};
-pub use feed::Feed;
 pub use guard::Guard;
+pub use page::Live;
 pub use serve::{Listener, serve};
 pub use view::{BackendView, BreakerView, Condition, Connections, Ejections, Overrides, Probe};
 
@@ -56,6 +62,8 @@ pub enum Surface {
     Admin,
     /// Only `/livez`, `/readyz` and `/metrics`.
     Observe,
+    /// Only profiles.
+    Profiling,
     /// The metrics under any path: the main port's path for them is configurable, and the worker has checked it.
     Metrics,
 }
@@ -72,15 +80,43 @@ pub struct State {
     pub backend: Box<dyn Fn(usize) -> BackendState + Send + Sync>,
     /// Every backend of every pool as it is now, in the order of the configuration.
     pub views: Box<dyn Fn() -> Vec<BackendView> + Send + Sync>,
+    /// What each worker's ring is at.
+    pub rings: Box<dyn Fn() -> Vec<serde_json::Value> + Send + Sync>,
+    /// Exchanges worth a look; none: none is kept.
+    pub kept: Option<Arc<Kept>>,
+    /// The last quarter of an hour.
+    pub history: Arc<Mutex<History>>,
+    /// Who has the page open.
+    pub live: Live,
+    /// What was dropped so far because nobody took it in time.
+    pub dropped: Box<dyn Fn() -> Dropped + Send + Sync>,
     /// Does what a state-changing call asks for.
     pub command: Box<Commander>,
-    /// What happened lately; [`feed::keep`] fills it.
-    pub feed: Feed,
     /// Asked at each request of [`Surface::Admin`]: a reload may bring another token.
     pub guard: Box<dyn Fn() -> Arc<Guard> + Send + Sync>,
 }
 
 impl State {
+    /// A second is over: remembers it, and tells whoever has the page open.
+    pub fn tick(&self) {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let missed = self
+            .history()
+            .tick(now, wall, &self.shards, &(self.info)(), &self.backend);
+        if missed > 0 {
+            tracing::warn!(
+                missed,
+                "the history has a long second: the control thread was held up"
+            );
+        }
+        self.live.tick(self);
+    }
+
+    /// The last quarter of an hour. Not to be held over an `await`.
+    fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn snapshot(&self) -> Snapshot {
         Snapshot::take(&self.shards, &(self.info)(), &self.backend)
     }

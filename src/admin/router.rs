@@ -1,6 +1,10 @@
 //! Which path answers what.
 
+use std::convert::Infallible;
+use std::sync::Arc;
+
 use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
@@ -8,12 +12,22 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::command::{Command, Refused};
+use super::exchanges;
+use super::exposition::{self, Form};
+use super::page::{File, stream};
+use super::profiling::Profile;
 use super::view::BackendView;
 use super::{DEFAULT_POOL, Phase, State, Surface, guard};
-use crate::log;
-use crate::metrics;
+use crate::events;
+use crate::metrics::text::Format;
 
-type Answer = Response<Full<Bytes>>;
+/// What goes out: bytes that are there, or a stream of events.
+pub(super) type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
+
+/// A body that is there.
+pub(super) fn whole(body: Full<Bytes>) -> UnsyncBoxBody<Bytes, Infallible> {
+    body.boxed_unsync()
+}
 
 /// Bytes of a request's body.
 const MAX_BODY_BYTES: usize = 4 * 1024;
@@ -23,7 +37,18 @@ const MAX_BODY_BYTES: usize = 4 * 1024;
 enum Resource {
     Livez,
     Readyz,
-    Metrics,
+    /// In this form, whatever is asked for.
+    Metrics(Option<Form>),
+    Profile(Profile),
+    /// A file of the page.
+    File(File),
+    /// What the page is fed with, as it comes.
+    Stream,
+    /// Events after a number.
+    Events,
+    /// Rows of the history.
+    History,
+    Exchanges,
     /// All backends, or those of one pool.
     Backends(Option<String>),
     Backend {
@@ -70,7 +95,7 @@ impl Resource {
 }
 
 /// The answer to one request. A body that is not read ends the connection after the answer.
-pub(super) async fn answer(request: Request<Incoming>, surface: Surface, state: &State) -> Answer {
+pub(super) async fn answer(request: Request<Incoming>, surface: Surface, state: &Arc<State>) -> Answer {
     match admitted(request, surface, state).await {
         Ok(answer) => answer,
         Err(refused) => {
@@ -84,11 +109,23 @@ pub(super) async fn answer(request: Request<Incoming>, surface: Surface, state: 
     }
 }
 
-async fn admitted(request: Request<Incoming>, surface: Surface, state: &State) -> Result<Answer, Refused> {
-    if surface == Surface::Admin {
-        (state.guard)().admit(&request)?;
-    }
+async fn admitted(
+    request: Request<Incoming>,
+    surface: Surface,
+    state: &Arc<State>,
+) -> Result<Answer, Refused> {
     let path = request.uri().path();
+    if surface == Surface::Profiling {
+        (state.guard)().check_host(&request)?;
+    }
+    if surface == Surface::Admin {
+        let guard = (state.guard)();
+        match File::at(path) {
+            // They say nothing of this weir.
+            Some(_) => guard.check_host(&request)?,
+            None => guard.admit(&request)?,
+        }
+    }
     let Some(resource) = find(path, surface)? else {
         return Err(Refused::new(
             StatusCode::NOT_FOUND,
@@ -102,7 +139,51 @@ async fn admitted(request: Request<Incoming>, surface: Surface, state: &State) -
     match resource {
         Resource::Livez => Ok(json(StatusCode::OK, &json!({ "status": "alive" }))),
         Resource::Readyz => Ok(readyz(state, parameter(&request, "backends") == Some("1"))),
-        Resource::Metrics => Ok(metrics(state, parameter(&request, "format").unwrap_or("json"))),
+        Resource::Metrics(form) => {
+            let form = match (form, parameter(&request, "format")) {
+                (Some(form), _) => form,
+                (None, Some(word)) => Form::named(word)?,
+                (None, None) => Form::negotiated(request.headers()),
+            };
+            exposition::answer(state, form)
+        }
+        Resource::Profile(profile) => {
+            let given = |name: &str| {
+                let is_there = parameter(&request, name).is_some();
+                number(&request, name).map(|number| is_there.then_some(number))
+            };
+            profile.answer(state, given).await
+        }
+        Resource::File(file) => Ok(file.answer()),
+        Resource::Stream => {
+            let cursor = match stream::Cursor::of_header(request.headers()) {
+                Some(cursor) => cursor,
+                None => stream::Cursor {
+                    run: number(&request, "run")?,
+                    row: number(&request, "after")?,
+                    event: number(&request, "event")?,
+                },
+            };
+            stream::answer(state, cursor)
+        }
+        Resource::Events => {
+            let events = events::after(number(&request, "after")?);
+            Ok(json(StatusCode::OK, &json!({ "events": events })))
+        }
+        Resource::History => {
+            let backend = parameter(&request, "backend").map(decoded).transpose()?;
+            history(state, number(&request, "from")?, backend.as_deref())
+        }
+        Resource::Exchanges => {
+            let decode = |name: &str| parameter(&request, name).map(decoded).transpose();
+            let (backend, status, min) = (decode("backend")?, decode("status")?, decode("min")?);
+            let filter = exchanges::Filter {
+                backend: backend.as_deref(),
+                status: status.as_deref(),
+                min: min.as_deref(),
+            };
+            exchanges::answer(state, &filter).map(|value| json(StatusCode::OK, &value))
+        }
         Resource::Backends(pool) => backends(state, pool.as_deref()),
         Resource::Backend { pool, name } => {
             let view = backend(state, &pool, &name)?;
@@ -135,21 +216,32 @@ fn not_allowed(path: &str, method: &Method, methods: &[Method]) -> Answer {
 /// What stands at `path`; an error where it cannot be read.
 fn find(path: &str, surface: Surface) -> Result<Option<Resource>, Refused> {
     if surface == Surface::Metrics {
-        return Ok(Some(Resource::Metrics));
+        return Ok(Some(Resource::Metrics(None)));
+    }
+    if surface == Surface::Profiling {
+        return Ok(Profile::at(path).map(Resource::Profile));
     }
     let known = match path {
         "/livez" => Some(Resource::Livez),
         "/readyz" => Some(Resource::Readyz),
-        "/metrics" => Some(Resource::Metrics),
+        "/metrics" => Some(Resource::Metrics(None)),
+        "/metrics/prometheus" => Some(Resource::Metrics(Some(Form::Text(Format::Prometheus)))),
         _ => None,
     };
     if known.is_some() || surface == Surface::Observe {
         return Ok(known);
     }
+    if let Some(file) = File::at(path) {
+        return Ok(Some(Resource::File(file)));
+    }
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     // Without a version and a pool: the only pool there is.
     let default = DEFAULT_POOL.to_owned();
     Ok(match *segments.as_slice() {
+        ["stream"] => Some(Resource::Stream),
+        ["events"] => Some(Resource::Events),
+        ["history"] => Some(Resource::History),
+        ["exchanges"] => Some(Resource::Exchanges),
         ["reload"] => Some(Resource::Change(Change::Reload)),
         ["backends"] => Some(Resource::Backends(None)),
         ["backends", name] => below(default, name, None)?,
@@ -206,6 +298,18 @@ fn parameter<'a, B>(request: &'a Request<B>, name: &str) -> Option<&'a str> {
     pairs
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
         .find_map(|(key, value)| (key == name).then_some(value))
+}
+
+/// A query parameter that is a number; 0 where it is not there.
+fn number<B>(request: &Request<B>, name: &str) -> Result<u64, Refused> {
+    parameter(request, name).map_or(Ok(0), |text| {
+        text.parse().map_err(|_| {
+            Refused::new(
+                StatusCode::BAD_REQUEST,
+                format!("{name}={text} is not a whole number"),
+            )
+        })
+    })
 }
 
 /// The members of the JSON object that a request carries; none without a body.
@@ -319,20 +423,25 @@ fn readyz(state: &State, need_backend: bool) -> Answer {
     json(status, &body)
 }
 
-fn metrics(state: &State, format: &str) -> Answer {
-    if format != "json" {
-        return error(
-            StatusCode::NOT_ACCEPTABLE,
-            format!("format \"{format}\" is not known; allowed: json"),
-        );
-    }
-    match metrics::json::render(&state.snapshot(), log::dropped()) {
-        Ok(body) => with_type(StatusCode::OK, body),
-        Err(cause) => error(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("the metrics could not be written: {cause}"),
-        ),
-    }
+/// The rows from number `from` on, over all backends or of one.
+fn history(state: &State, from: u64, backend: Option<&str>) -> Result<Answer, Refused> {
+    let history = state.history();
+    let rows: Vec<Value> = match backend {
+        None => history.rows(from).map(|row| json!(row)).collect(),
+        Some(name) => {
+            let rows = history.backend_rows(name, from).ok_or_else(|| {
+                let message = format!("there is no backend {name:?}, or it has no history yet");
+                Refused::new(StatusCode::NOT_FOUND, message)
+            })?;
+            let numbered = rows.map(|(number, row)| {
+                let mut value = json!(row);
+                value["number"] = number.into();
+                value
+            });
+            numbered.collect()
+        }
+    };
+    Ok(json(StatusCode::OK, &json!({ "rows": rows })))
 }
 
 /// Every backend, or those of one pool, which must be there.
@@ -370,7 +479,7 @@ fn json(status: StatusCode, value: &Value) -> Answer {
 }
 
 fn with_type(status: StatusCode, body: Vec<u8>) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    let mut answer = Response::new(whole(Full::from(body)));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -37,6 +37,13 @@ const LIMITS: Limits = Limits {
     lifetime: Duration::from_secs(60),
 };
 
+/// A profile takes as long as is asked for.
+const PROFILING: Limits = Limits {
+    connections: 8,
+    head: Duration::from_secs(10),
+    lifetime: Duration::from_secs(660),
+};
+
 /// Time that connections get to finish an answer once told to stop, or past their lifetime.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 /// Bytes of a request head.
@@ -72,7 +79,11 @@ pub async fn serve(
     state: Arc<State>,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    serve_within(LIMITS, listener, surface, state, stop).await
+    let limits = match surface {
+        Surface::Profiling => PROFILING,
+        Surface::Admin | Surface::Observe | Surface::Metrics => LIMITS,
+    };
+    serve_within(limits, listener, surface, state, stop).await
 }
 
 pub(super) async fn serve_within(

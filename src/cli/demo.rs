@@ -11,6 +11,9 @@ use clap::Args;
 use super::{exit, run};
 use crate::backend::{self, Options};
 
+/// Where users of the original look for profiles.
+const PROFILING_PORT: u16 = 6060;
+
 const AFTER_HELP: &str = "\
 Examples:
   weir demo
@@ -37,9 +40,20 @@ pub struct DemoArgs {
     #[arg(long, value_name = "PORT", default_value_t = 9070)]
     admin_port: u16,
 
+    /// The port of profiles; 0: a free one [default: 6060, or a free one with --port 0]
+    #[arg(long, value_name = "PORT")]
+    profiling_port: Option<u16>,
+
     /// Write pid and actual addresses there as JSON once weir serves
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
+}
+
+impl DemoArgs {
+    fn profiling_port(&self) -> u16 {
+        let usual = if self.port == 0 { 0 } else { PROFILING_PORT };
+        self.profiling_port.unwrap_or(usual)
+    }
 }
 
 /// One demo backend as the configuration names it.
@@ -79,7 +93,8 @@ pub fn main(args: DemoArgs) -> ExitCode {
     };
     // Nobody has to read it.
     let _ = io::stdout().write_all(what_to_try(&args, &configured).as_bytes());
-    let configuration = demo_config(local(args.port), local(args.admin_port), &configured);
+    let addresses = [args.port, args.admin_port, args.profiling_port()].map(local);
+    let configuration = demo_config(addresses, &configured);
     let code = run::serve(&configuration, args.ready_file);
     backends.stop();
     backends.join();
@@ -117,6 +132,19 @@ fn clash(args: &DemoArgs) -> Option<String> {
             args.admin_port
         ));
     }
+    if taken(args.profiling_port()) {
+        return Some(format!(
+            "port {} is a backend's too; see --profiling-port and --backend-port",
+            args.profiling_port()
+        ));
+    }
+    for (port, flag) in [(args.port, "--port"), (args.admin_port, "--admin-port")] {
+        if port != 0 && port == args.profiling_port() {
+            return Some(format!(
+                "port {port} cannot be both; see {flag} and --profiling-port"
+            ));
+        }
+    }
     let shared = args.port != 0 && args.port == args.admin_port;
     shared.then(|| format!("port {} cannot be both; see --port and --admin-port", args.port))
 }
@@ -124,7 +152,11 @@ fn clash(args: &DemoArgs) -> Option<String> {
 /// Opens the backends' listeners, after a look whether the load balancer's own addresses are free: its own message
 /// could not name the flags of the demo.
 fn bind_all(args: &DemoArgs) -> Result<Vec<(SocketAddr, TcpListener)>, ExitCode> {
-    for (port, flag) in [(args.port, "--port"), (args.admin_port, "--admin-port")] {
+    for (port, flag) in [
+        (args.port, "--port"),
+        (args.admin_port, "--admin-port"),
+        (args.profiling_port(), "--profiling-port"),
+    ] {
         backend::bind(local(port)).map_err(|error| exit::cannot_bind(local(port), &error, flag))?;
     }
     let mut listeners = Vec::new();
@@ -137,10 +169,12 @@ fn bind_all(args: &DemoArgs) -> Result<Vec<(SocketAddr, TcpListener)>, ExitCode>
 }
 
 /// The demo's configuration, as a file would hold it.
-pub fn demo_config(server: SocketAddr, admin: SocketAddr, backends: &[DemoBackend]) -> String {
+pub fn demo_config(addresses: [SocketAddr; 3], backends: &[DemoBackend]) -> String {
+    let [server, admin, profiling] = addresses;
     let mut toml = format!(
         "[server]\naddress = \"{server}\"\nenvironment = \"demo\"\n\n\
          [admin]\naddress = \"{admin}\"\n\n\
+         [profiling]\naddress = \"{profiling}\"\n\n\
          [strategy]\ntype = \"round-robin\"\n\n\
          [health_check]\ninterval = \"500ms\"\ntimeout = \"500ms\"\n"
     );
@@ -168,7 +202,7 @@ fn what_to_try(args: &DemoArgs, backends: &[DemoBackend]) -> String {
     let mut lines = vec![
         (format!("curl {server}/"), "the backends answer in turn"),
         (format!("curl {server}/metrics"), "what weir counted"),
-        (format!("curl {admin}/readyz"), "the admin address: is it ready?"),
+        (format!("{admin}/"), "in a browser: the page"),
     ];
     // The only backend's end would be seen by everybody.
     if let [first, _, ..] = backends {
@@ -207,6 +241,7 @@ mod tests {
             port,
             backend_port,
             admin_port,
+            profiling_port: None,
             ready_file: None,
         }
     }
@@ -219,11 +254,12 @@ mod tests {
                 address: local(8080 + index),
             })
             .collect();
-        let parsed: toml::Table = demo_config(local(8080), local(9070), &backends)
+        let parsed: toml::Table = demo_config([8080, 9070, 6060].map(local), &backends)
             .parse()
             .expect("TOML");
         assert_eq!(parsed["server"]["address"].as_str(), Some("127.0.0.1:8080"));
         assert_eq!(parsed["admin"]["address"].as_str(), Some("127.0.0.1:9070"));
+        assert_eq!(parsed["profiling"]["address"].as_str(), Some("127.0.0.1:6060"));
         assert_eq!(parsed["strategy"]["type"].as_str(), Some("round-robin"));
         assert_eq!(parsed["health_check"]["interval"].as_str(), Some("500ms"));
         let listed = parsed["backends"].as_array().expect("a list");
@@ -259,6 +295,8 @@ mod tests {
             (args(8080, 8081, 8081), "--admin-port"),
             (args(8080, 8081, 8080), "--admin-port"),
             (args(8080, 65534, 9070), "--backend-port"),
+            (args(6060, 8081, 9070), "--profiling-port"),
+            (args(8080, 6059, 9070), "--profiling-port"),
         ] {
             let message = clash(&bad).expect("a clash");
             assert!(message.contains(flag), "{message}");

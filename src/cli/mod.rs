@@ -9,6 +9,7 @@ mod demo;
 pub(crate) mod exit;
 mod experiment;
 mod health;
+mod load;
 mod pages;
 pub(crate) mod ready_file;
 mod run;
@@ -30,6 +31,7 @@ Examples:
   weir run --config weir.toml             the load balancer
   weir run --set server.address=:8000     one value changed
   weir health                             is the weir on this machine ready?
+  weir load http://127.0.0.1:8080/ -R 500 measured at 500 requests a second
   weir simulate --scenario kill-one       strategies compared in virtual time
 
 Exit codes:
@@ -81,6 +83,10 @@ pub enum Command {
     ///
     /// Made for container health checks.
     Health(health::HealthArgs),
+    /// Ask a server, as fast as it answers or at a rate, and measure
+    ///
+    /// With a rate (-R) answers are measured from when their requests were due, so that a stall of the server is not hidden.
+    Load(load::LoadArgs),
     /// Compare strategies in virtual time
     ///
     /// The code that chooses backends in `weir run`, with the configuration's breaker, retries and health checks, in a world
@@ -156,6 +162,7 @@ pub fn dispatch(cli: Cli) -> ExitCode {
         Command::Backend(args) => backend::main(args),
         Command::Experiment(args) => experiment::main(args),
         Command::Health(args) => health::main(args),
+        Command::Load(args) => load::main(args),
         Command::Simulate(args) => simulate::main(args),
         Command::Completions(args) => pages::completions(&args),
         Command::Man(args) => pages::man(&args),

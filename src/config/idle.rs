@@ -3,7 +3,7 @@
 use super::assembly::Assembly;
 use super::forms::strategy_name;
 use super::keys::{KEYS, position};
-use super::model::{Config, StrategyKind};
+use super::model::{AccessOutput, Config, StrategyKind};
 
 /// Keys of one section that have an effect only under a condition.
 struct Idle {
@@ -58,6 +58,23 @@ const IDLE: &[Idle] = &[
         keys: &["queue", "queue_timeout"],
         matters: |config| config.limits.max_inflight.is_some(),
         unless: "without a limits.max_inflight",
+    },
+    Idle {
+        section: "access_log",
+        keys: &["format", "only", "slow", "sample", "headers"],
+        matters: |config| config.access_log.output != AccessOutput::Off,
+        unless: "while access_log.output is \"off\"",
+    },
+    Idle {
+        section: "access_log",
+        keys: &["socket"],
+        matters: |config| {
+            matches!(
+                config.access_log.output,
+                AccessOutput::Syslog | AccessOutput::Journald
+            )
+        },
+        unless: "without an access_log.output of \"syslog\" or \"journald\"",
     },
     Idle {
         section: "admin",

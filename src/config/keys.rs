@@ -6,12 +6,14 @@
 use std::time::Duration;
 
 use super::forms::{
-    BackendName, BackendUrl, Bad, Boolean, CookieName, CookiePath, Decimal, FailureForm, FilePath, Form,
-    HashKeyForm, HeaderForm, HostForm, HostName, InMemory, Integer, IpForm, List, ListenForm, MethodForm,
-    NetForm, Optional, PathForm, Rate, RateKeyForm, Size, StatusRangeForm, StrategyForm, Target, Text, Time,
-    Words,
+    AccessFormatForm, AccessOutputForm, BackendName, BackendUrl, Bad, Boolean, CollectorForm, CookieName,
+    CookiePath, Decimal, FailureForm, FilePath, Form, HashKeyForm, HeaderForm, HostForm, HostName, InMemory,
+    Integer, IpForm, List, ListenForm, LowerName, MethodForm, NetForm, Optional, PathForm, Rate, RateKeyForm,
+    Size, StatusRangeForm, StrategyForm, Target, Text, Time, Words,
 };
-use super::model::{Config, DriverChoice, ForwardedMode, HealthCheckKind, HealthStart, Level, LogFormat};
+use super::model::{
+    AccessOnly, Config, DriverChoice, ForwardedMode, HealthCheckKind, HealthStart, Level, LogFormat,
+};
 use super::node::Node;
 use super::validate::MAX_BACKENDS;
 
@@ -151,6 +153,8 @@ pub(super) static KEYS: &[Key<Config>] = keys! {
         "Whether weir adds itself to `Via`.";
     reason_header = http.reason_header: Boolean,
         "Whether weir's own answers carry `x-weir-reason`.";
+    request_id = http.request_id: Boolean,
+        "Whether backends get an `x-request-id`: a trusted proxy's, else a new UUIDv7.";
 
     [timeouts]
     request_head = timeouts.request_head: Time::POSITIVE,
@@ -228,6 +232,26 @@ pub(super) static KEYS: &[Key<Config>] = keys! {
     format = logging.format: or_auto(Words::<LogFormat>::new()),
         "`auto` is text on a terminal and JSON elsewhere.";
 
+    [access_log]
+    output = access_log.output: AccessOutputForm,
+        "Where a line for every exchange goes.";
+    format = access_log.format: AccessFormatForm,
+        "What a line looks like; docs/access-log.md lists the fields.";
+    only = access_log.only: Words::<AccessOnly>::new(),
+        "Which exchanges have a line: all, those that failed or ended early, or those that took `slow` or longer.";
+    slow = access_log.slow: Time::POSITIVE,
+        "What `only = \"slow\"` takes for slow.";
+    sample = access_log.sample: Decimal { min: 0.0, max: 100.0, or_zero: false },
+        "Per cent of the exchanges that are looked at, by chance.";
+    headers = access_log.headers: List { form: LowerName, min: 0, max: 32 },
+        "Request headers that lines show besides.";
+    redact_headers = access_log.redact_headers: List { form: LowerName, min: 0, max: 64 },
+        "Those of `headers` whose values are not shown.";
+    redact_query = access_log.redact_query: List { form: LowerName, min: 0, max: 64 },
+        "Query parameters whose values are not shown, here and in `GET /exchanges`.";
+    socket = access_log.socket: or_auto(FilePath),
+        "The socket of syslog or journald; `auto` is `/dev/log` or `/run/systemd/journal/socket`.";
+
     [admin]
     address = admin.address: or_off(ListenForm),
         "The admin API; on anything but loopback or a Unix socket it needs `token_file`.";
@@ -246,6 +270,20 @@ pub(super) static KEYS: &[Key<Config>] = keys! {
     allow = metrics.allow: List { form: NetForm, min: 0, max: 1024 },
         "Whose requests for `path` are answered with metrics; all others are forwarded.";
 
+    [tracing]
+    otlp = tracing.otlp: or_off(CollectorForm),
+        "Where spans go, by OTLP/HTTP with protobuf.";
+    sample_ratio = tracing.sample_ratio: Decimal { min: 0.0, max: 1.0, or_zero: false },
+        "Of the traces that begin here, which part is sampled.";
+    sample_parent = tracing.sample_parent: Boolean,
+        "Whether a caller's `traceparent` decides for its requests.";
+    service_name = tracing.service_name: Text { max: 128 },
+        "What weir calls itself in spans (`service.name`).";
+    interval = tracing.interval: Time { min: Duration::from_millis(50), max: Duration::from_secs(60) },
+        "Between two batches of spans.";
+    timeout = tracing.timeout: Time { min: Duration::from_millis(100), max: Duration::from_secs(60) },
+        "What the collector may take for a batch.";
+
     [shutdown]
     timeout = shutdown.timeout: Time::FROM_ZERO,
         "How long what is in flight may take before it is cut.";
@@ -253,6 +291,14 @@ pub(super) static KEYS: &[Key<Config>] = keys! {
         "How long idle connections live on, for requests that are on their way.";
     delay = shutdown.delay: Time::FROM_ZERO,
         "Not ready, but still accepting, before anything closes.";
+
+    [debug]
+    allow = debug.allow: List { form: NetForm, min: 0, max: 1024 },
+        "Whose requests with `x-weir-trace: 1` are told in the answer what happened to them.";
+    keep = debug.keep: Integer { min: 0usize, max: 65_536 },
+        "How many slow, failed and retried exchanges `GET /exchanges` remembers.";
+    slow = debug.slow: Time::POSITIVE,
+        "From when on an exchange is slow.";
 
     [health_check]
     type = health_check.kind: Words::<HealthCheckKind>::new(),
@@ -378,6 +424,12 @@ pub(super) static KEYS: &[Key<Config>] = keys! {
         "How long the client keeps it; `session` is until the browser closes.";
     path = sticky.path: CookiePath,
         "The paths that it is sent for.";
+
+    [profiling]
+    address = profiling.address: or_off(ListenForm),
+        "Profiles of the running process, for `go tool pprof`; only on loopback or a Unix socket.";
+    heap_sample = profiling.heap_sample: or_off(Size { min: KIB, max: GIB }),
+        "Bytes allocated between two samples of `/debug/pprof/heap`, on average.";
 };
 
 /// One `[[backends]]` as it is being read.

@@ -31,6 +31,7 @@ pub use diagnostics::{Errors, Problem, render};
 pub use forms::{Refusal, parse_duration, parse_size, strategy_name};
 pub use model::Config;
 pub use reference::reference;
+pub(crate) use suggest::nearest;
 
 /// What to read the configuration from.
 #[derive(Clone, Debug)]

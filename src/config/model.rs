@@ -23,10 +23,13 @@ pub struct Config {
     pub strategy: Strategy,
     pub backends: Vec<Backend>,
     pub logging: Logging,
+    pub access_log: AccessLog,
     pub admin: Admin,
     pub observe: Observe,
     pub metrics: Metrics,
+    pub tracing: Tracing,
     pub shutdown: Shutdown,
+    pub debug: Debugging,
     pub health_check: HealthCheck,
     pub circuit_breaker: CircuitBreaker,
     pub retry: Retry,
@@ -35,6 +38,7 @@ pub struct Config {
     pub rate_limit: RateLimit,
     pub admission: AdmissionControl,
     pub sticky: Sticky,
+    pub profiling: Profiling,
 }
 
 /// Where a listener listens.
@@ -98,6 +102,8 @@ pub struct Http {
     pub via: bool,
     /// Whether own answers carry `x-weir-reason`.
     pub reason_header: bool,
+    /// Backends get an `x-request-id`.
+    pub request_id: bool,
 }
 
 /// What the backend sees as `Host`.
@@ -249,6 +255,52 @@ pub struct Logging {
     pub format: Option<LogFormat>,
 }
 
+/// `[access_log]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct AccessLog {
+    pub output: AccessOutput,
+    pub format: AccessFormat,
+    pub only: AccessOnly,
+    /// What `only = "slow"` takes for slow.
+    pub slow: Duration,
+    /// Per cent.
+    pub sample: f32,
+    /// Request headers that lines show besides, in lower case.
+    pub headers: Vec<String>,
+    /// Those of them whose values are not shown.
+    pub redact_headers: Vec<String>,
+    /// Query parameters whose values are not shown, in lower case.
+    pub redact_query: Vec<String>,
+    /// The socket of syslog or journald; none: where it is everywhere.
+    pub socket: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessOutput {
+    Off,
+    Stdout,
+    Syslog,
+    Journald,
+    File(PathBuf),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessFormat {
+    Json,
+    Common,
+    Combined,
+    /// Text with fields in braces; see [`crate::access_log::template`].
+    Template(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessOnly {
+    All,
+    Errors,
+    Slow,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
@@ -291,12 +343,57 @@ pub struct Metrics {
     pub allow: Vec<IpNet>,
 }
 
+/// `[tracing]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tracing {
+    /// Where spans go by OTLP/HTTP; none: nowhere.
+    pub otlp: Option<CollectorUrl>,
+    /// Of the traces that begin here, 0 to 1.
+    pub sample_ratio: f32,
+    /// What the caller decided counts.
+    pub sample_parent: bool,
+    pub service_name: String,
+    /// Between two batches.
+    pub interval: Duration,
+    /// What the collector may take for a batch.
+    pub timeout: Duration,
+}
+
+/// `http://host[:port][/path]` of an OTLP collector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CollectorUrl {
+    /// `host:port`
+    pub authority: String,
+    /// `/v1/traces` where none is written.
+    pub path: String,
+}
+
 /// `[shutdown]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Shutdown {
     pub timeout: Duration,
     pub idle_grace: Duration,
     pub delay: Duration,
+}
+
+/// `[debug]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Debugging {
+    /// Whose `x-weir-trace` is answered.
+    pub allow: Vec<IpNet>,
+    /// Exchanges that are kept for a look.
+    pub keep: usize,
+    /// From when on one is slow.
+    pub slow: Duration,
+}
+
+/// `[profiling]`
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Profiling {
+    /// None: `"off"`.
+    pub address: Option<ListenAddress>,
+    /// Bytes between two sampled allocations; none: none is sampled.
+    pub heap_sample: Option<u64>,
 }
 
 /// `[health_check]`
@@ -513,6 +610,7 @@ impl Default for Http {
             forwarded: ForwardedMode::XForwarded,
             via: false,
             reason_header: true,
+            request_id: true,
         }
     }
 }
@@ -632,6 +730,36 @@ impl Default for Logging {
     }
 }
 
+impl Default for AccessLog {
+    fn default() -> Self {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        AccessLog {
+            output: AccessOutput::Off,
+            format: AccessFormat::Json,
+            only: AccessOnly::All,
+            slow: Duration::from_secs(1),
+            sample: 100.0,
+            headers: Vec::new(),
+            redact_headers: names(&["authorization", "cookie", "proxy-authorization", "x-api-key"]),
+            redact_query: names(&[
+                "access_token",
+                "api_key",
+                "apikey",
+                "auth",
+                "code",
+                "key",
+                "password",
+                "secret",
+                "session",
+                "sig",
+                "signature",
+                "token",
+            ]),
+            socket: None,
+        }
+    }
+}
+
 impl Default for Admin {
     fn default() -> Self {
         Admin {
@@ -646,12 +774,40 @@ impl Default for Metrics {
     fn default() -> Self {
         Metrics {
             path: Some("/metrics".to_owned()),
-            allow: vec![
-                IpNet::V4("127.0.0.0/8".parse().expect("a literal network")),
-                IpNet::V6("::1/128".parse().expect("a literal network")),
-            ],
+            allow: loopback(),
         }
     }
+}
+
+impl Default for Tracing {
+    fn default() -> Self {
+        Tracing {
+            otlp: None,
+            sample_ratio: 0.01,
+            sample_parent: true,
+            service_name: "weir".to_owned(),
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Default for Debugging {
+    fn default() -> Self {
+        Debugging {
+            allow: loopback(),
+            keep: 256,
+            slow: Duration::from_secs(1),
+        }
+    }
+}
+
+/// The networks of this machine alone.
+fn loopback() -> Vec<IpNet> {
+    vec![
+        IpNet::V4("127.0.0.0/8".parse().expect("a literal network")),
+        IpNet::V6("::1/128".parse().expect("a literal network")),
+    ]
 }
 
 impl Default for Shutdown {

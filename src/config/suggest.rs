@@ -5,7 +5,7 @@
 const ALIKE: f64 = 0.83;
 
 /// The word of `known` that was most likely meant by `found`.
-pub(super) fn nearest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let found = plain(found);
     let likeness = |word: &str| {
         let word = plain(word);

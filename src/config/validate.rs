@@ -19,6 +19,7 @@ pub(super) fn judge(assembly: &mut Assembly) {
     listeners(assembly);
     intervals(assembly);
     admin(assembly);
+    profiling(assembly);
     sticky(assembly);
     backends(assembly);
     if assembly.problems.is_empty() {
@@ -100,6 +101,13 @@ fn listeners(assembly: &mut Assembly) {
             .iter()
             .map(|address| ("observe", address.clone())),
     );
+    all.extend(
+        config
+            .profiling
+            .address
+            .iter()
+            .map(|address| ("profiling", address.clone())),
+    );
     all.retain(|(section, _)| assembly.sound(section, "address"));
     for (at, (section, address)) in all.iter().enumerate() {
         let Some((other, taken)) = all[..at].iter().find(|(_, before)| overlap(before, address)) else {
@@ -135,15 +143,36 @@ fn intervals(assembly: &mut Assembly) {
     }
 }
 
+/// A profile says much of what weir does, and nobody is asked who they are.
+fn profiling(assembly: &mut Assembly) {
+    let Some(address) = &assembly.config.profiling.address else {
+        return;
+    };
+    if is_local(address) || !assembly.sound("profiling", "address") {
+        return;
+    }
+    let address = show_listen(address);
+    let reason = format!("profiling.address: \"{address}\" is not of this machine alone");
+    assembly.push_at(
+        "profiling",
+        "address",
+        Problem::new(reason).help("profiles are served on loopback or a Unix socket only"),
+    );
+}
+
+fn is_local(address: &ListenAddress) -> bool {
+    match address {
+        ListenAddress::Any { .. } => false,
+        ListenAddress::Tcp(address) => address.ip().to_canonical().is_loopback(),
+        ListenAddress::Unix(_) => true,
+    }
+}
+
 /// Whoever reaches the admin address can take backends out of service.
 fn admin(assembly: &mut Assembly) {
     let admin = &assembly.config.admin;
     let Some(address) = &admin.address else { return };
-    let local = match address {
-        ListenAddress::Any { .. } => false,
-        ListenAddress::Tcp(address) => address.ip().to_canonical().is_loopback(),
-        ListenAddress::Unix(_) => true,
-    };
+    let local = is_local(address);
     let sound = assembly.sound("admin", "address") && assembly.sound("admin", "token_file");
     if local || admin.token_file.is_some() || !sound {
         return;

@@ -6,14 +6,18 @@ use std::time::{Duration, Instant, SystemTime};
 use hyper::StatusCode;
 
 use crate::admin::{
-    BackendView, BreakerView, Command, Condition, Connections, Ejections, Feed, Guard, Overrides, Phase,
+    BackendView, BreakerView, Command, Condition, Connections, Ejections, Guard, Live, Overrides, Phase,
     Probe, Refused, State,
 };
+use crate::balance::breaker;
 use crate::balance::shared::Flag;
 use crate::clock::{self, Millis};
 use crate::config::{model, strategy_name};
 use crate::control::operator::{Change, Mode, Operator, Refusal};
-use crate::metrics::{BackendInfo, BackendState, Info, Shard};
+use crate::log;
+use crate::metrics::{BackendInfo, BackendState, Dropped, Info, Shard};
+use crate::profile::rings;
+use crate::proxy::context::Observers;
 use crate::server::lifecycle::{Lifecycle, Stage};
 use crate::snapshot::{Published, Snapshot};
 
@@ -23,15 +27,27 @@ pub fn make(
     published: &Arc<Published>,
     lifecycle: &Arc<Lifecycle>,
     shards: Vec<Arc<Shard>>,
+    drivers: Vec<String>,
+    observers: Observers,
     guard: Guard,
 ) -> State {
     let started = Instant::now();
     let (lifecycle, guard) = (lifecycle.clone(), Arc::new(guard));
     let (informed, asked, viewed) = (published.clone(), published.clone(), published.clone());
     let (commanded, known) = (operator.clone(), operator.clone());
+    let rings = {
+        let (shards, drivers) = (shards.clone(), drivers.clone());
+        move || {
+            let each = shards.iter().zip(&drivers).enumerate();
+            each.map(|(worker, (shard, driver))| {
+                rings::describe(worker, driver, shard.ring(), shard.thread(), shard.buffer_bytes())
+            })
+            .collect()
+        }
+    };
     State {
         shards,
-        info: Box::new(move || info(&informed.current(), started)),
+        info: Box::new(move || info(&informed.current(), &drivers, started)),
         phase: Box::new(move || match lifecycle.stage() {
             Stage::Starting => Phase::Starting,
             Stage::Serving => Phase::Ready,
@@ -39,11 +55,19 @@ pub fn make(
         }),
         backend: Box::new(move |index| state(&asked.current(), index)),
         views: Box::new(move || views(&viewed.current(), &known)),
+        rings: Box::new(rings),
+        kept: observers.kept.clone(),
+        history: Arc::default(),
+        live: Live::default(),
+        dropped: Box::new(move || Dropped {
+            log_lines: log::dropped(),
+            access_log_lines: observers.access_log.as_ref().map_or(0, |log| log.dropped()),
+            spans: observers.spans.as_ref().map_or(0, |spans| spans.dropped()),
+        }),
         command: Box::new(move |command| {
             let operator = commanded.clone();
             Box::pin(async move { carry_out(&operator, command).await })
         }),
-        feed: Feed::new(),
         guard: Box::new(move || guard.clone()),
     }
 }
@@ -65,7 +89,7 @@ pub fn guard(settings: &model::Admin) -> Result<Guard, String> {
     Ok(Guard::new(token, settings.hosts.clone()))
 }
 
-fn info(snapshot: &Snapshot, started: Instant) -> Info {
+fn info(snapshot: &Snapshot, drivers: &[String], started: Instant) -> Info {
     let backends = snapshot.pool.backends.iter();
     Info {
         backends: backends
@@ -75,6 +99,8 @@ fn info(snapshot: &Snapshot, started: Instant) -> Info {
                 counts: backend.counts.clone(),
             })
             .collect(),
+        pool: snapshot.pool.name.clone(),
+        drivers: drivers.to_vec(),
         algorithm: strategy_name(snapshot.config.strategy.kind).to_owned(),
         started,
     }
@@ -82,7 +108,17 @@ fn info(snapshot: &Snapshot, started: Instant) -> Info {
 
 fn state(snapshot: &Snapshot, index: usize) -> BackendState {
     let backend = snapshot.pool.backends.get(index);
+    let weight = snapshot
+        .config
+        .backends
+        .get(index)
+        .map_or(0, |settings| settings.weight);
+    let shared = backend.map(|backend| &backend.shared);
     BackendState {
+        condition: shared.map_or("gone", |shared| Condition::of(shared, weight).word()),
+        breaker: shared.map_or(breaker::State::Closed, |shared| shared.breaker.state()),
+        breaker_openings: backend.map_or(0, |backend| backend.history.breaker_openings()),
+        ejections: shared.map_or(0, |shared| shared.ejection.count().into()),
         healthy: backend
             .is_some_and(|backend| !backend.shared.has(Flag::ProbeDown) && !backend.shared.has(Flag::Dead)),
         eligible: snapshot.pool.is_eligible(index),

@@ -29,6 +29,7 @@ pub fn log_serving(
     bound: &[BoundAddress],
     admin: Option<&BoundAddress>,
     observe: Option<&BoundAddress>,
+    profiling: Option<&BoundAddress>,
     crew: &Crew,
 ) {
     for member in &crew.members {
@@ -63,6 +64,9 @@ pub fn log_serving(
     }
     if let Some(address) = observe {
         tracing::info!(%address, "observe API");
+    }
+    if let Some(address) = profiling {
+        tracing::info!(%address, "profiles");
     }
     let pool = &snapshot.pool;
     tracing::info!(

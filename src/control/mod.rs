@@ -18,16 +18,23 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::access_log;
 use crate::admin;
 use crate::admin::Surface;
 use crate::cli::{exit, ready_file};
 use crate::config::model::{Config, ListenAddress};
 use crate::control::operator::Operator;
+use crate::events::{self, Tone};
+use crate::exchanges::Kept;
 use crate::metrics::Shard;
+use crate::metrics::history::TICK;
+use crate::profile;
+use crate::proxy::context::Observers;
 use crate::server::lifecycle::{Lifecycle, Stage};
 use crate::server::listener::{self, BindError, BoundAddress, Listener, ListenerSet};
 use crate::snapshot::Published;
 use crate::sys;
+use crate::trace::{self, spans::Spans};
 
 pub use operator::Reread;
 pub use resolve::{ResolveError, resolve_all};
@@ -109,6 +116,11 @@ async fn run(config: Config, mut options: Options) -> Result<u8, StartError> {
     };
     resolve::check_source(config.upstream.source_address, &addresses).map_err(StartError::Configuration)?;
     let sticky = snapshots::sticky_secret(&config).map_err(StartError::Configuration)?;
+    if let Some(mean) = config.profiling.heap_sample {
+        profile::heap::start(mean);
+    }
+    let mut access_log = access_log::writer::Running::start(&config.access_log, cores.len())
+        .map_err(StartError::Configuration)?;
     let sets = listener::open_all(&config.server, cores.len())?;
     let side = SideListeners::open(&config)?;
     let (internal_listener, internal_name) = admin::internal::bind()?;
@@ -128,7 +140,9 @@ async fn run(config: Config, mut options: Options) -> Result<u8, StartError> {
 
     let bound: Vec<BoundAddress> = sets.iter().map(|set| set.address.clone()).collect();
     let (admin_address, observe_address) = (side.admin_address(), side.observe_address());
-    let socket_files = || bound.iter().chain(&admin_address).chain(&observe_address);
+    let profiling_address = side.profiling_address();
+    let side_addresses = [&admin_address, &observe_address, &profiling_address];
+    let socket_files = || bound.iter().chain(side_addresses.into_iter().flatten());
     let mut health = health::start(&published)?;
     maker.set_health(health.waker());
     // Whoever connects meanwhile waits in the listeners' queues: nobody is refused, and nobody meets a dead backend.
@@ -140,6 +154,11 @@ async fn run(config: Config, mut options: Options) -> Result<u8, StartError> {
             return Ok(exit::ANSWERED);
         }
     }
+    let observers = Observers {
+        access_log: access_log.log.clone(),
+        kept: (snapshot.config.debug.keep > 0).then(|| Kept::new(cores.len(), snapshot.config.debug.keep)),
+        spans: snapshot.config.tracing.otlp.is_some().then(Spans::new),
+    };
     let mut crew = workers::start(
         &published,
         &lifecycle,
@@ -148,6 +167,7 @@ async fn run(config: Config, mut options: Options) -> Result<u8, StartError> {
         per_worker(sets, cores.len()),
         open_files,
         secret,
+        observers.clone(),
     )?;
     crew.wait_until_ready().await?;
     lifecycle.advance(Stage::Serving);
@@ -162,11 +182,23 @@ async fn run(config: Config, mut options: Options) -> Result<u8, StartError> {
             health.replace(health::plan(snapshot));
         }),
     ));
+    let drivers = crew.members.iter().map(|member| member.driver.clone()).collect();
     let state = Arc::new(admin_state::make(
-        &operator, &published, &lifecycle, shards, guard,
+        &operator,
+        &published,
+        &lifecycle,
+        shards,
+        drivers,
+        observers.clone(),
+        guard,
     ));
-    tokio::spawn(admin::feed::keep(state.clone()));
     let (closing, closed) = tokio::sync::watch::channel(());
+    let exporting = observers.spans.clone().map(|spans| {
+        let settings = snapshot.config.tracing.clone();
+        tokio::spawn(trace::export::run(spans, settings, until_closed(closed.clone())))
+    });
+    let remembering = tokio::spawn(remember(state.clone()));
+    events::note(Tone::Good, "", "weir serves");
     let mut side_servers = side.serve(&state, &closed);
     side_servers.spawn(admin::serve(
         admin::Listener::Internal(internal_listener),
@@ -179,6 +211,7 @@ async fn run(config: Config, mut options: Options) -> Result<u8, StartError> {
         &bound,
         admin_address.as_ref(),
         observe_address.as_ref(),
+        profiling_address.as_ref(),
         &crew,
     );
     if let Some(path) = &options.ready_file {
@@ -189,6 +222,7 @@ async fn run(config: Config, mut options: Options) -> Result<u8, StartError> {
             "listeners": bound.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "admin": names(&admin_address),
             "observe": names(&observe_address),
+            "profiling": names(&profiling_address),
         });
         ready_file::write(path, &content)?;
     }
@@ -198,9 +232,21 @@ async fn run(config: Config, mut options: Options) -> Result<u8, StartError> {
         // The answer is in the log.
         tokio::spawn(async move { operator.reload().await.is_ok() });
     };
-    let stopped = stop::wait(&mut signals, &mut crew, &lifecycle, &published, reload).await;
+    let stopped = stop::wait(&mut signals, &mut crew, &lifecycle, &published, reload, || {
+        access_log.reopen()
+    })
+    .await;
+    remembering.abort();
+    state.live.close();
     drop(closing);
     // Whoever asked twice does not wait for the admin API's last answers either.
+    if let Some(exporting) = exporting
+        && !stopped.at_once
+    {
+        // It was told to end and bounds itself.
+        let _ = exporting.await;
+    }
+    access_log.end();
     while !stopped.at_once && side_servers.join_next().await.is_some() {}
     remove_socket_files(socket_files());
     Ok(stopped.code)
@@ -225,10 +271,11 @@ fn per_worker(sets: Vec<ListenerSet>, workers: usize) -> Vec<Vec<Listener>> {
     result
 }
 
-/// The listeners of `[admin]` and `[observe]`.
+/// The listeners of `[admin]`, `[observe]` and `[profiling]`.
 struct SideListeners {
     admin: Option<ListenerSet>,
     observe: Option<ListenerSet>,
+    profiling: Option<ListenerSet>,
 }
 
 impl SideListeners {
@@ -242,6 +289,7 @@ impl SideListeners {
         Ok(SideListeners {
             admin: open(&config.admin.address)?,
             observe: open(&config.observe.address)?,
+            profiling: open(&config.profiling.address)?,
         })
     }
 
@@ -253,6 +301,10 @@ impl SideListeners {
         self.observe.as_ref().map(|set| set.address.clone())
     }
 
+    fn profiling_address(&self) -> Option<BoundAddress> {
+        self.profiling.as_ref().map(|set| set.address.clone())
+    }
+
     fn serve(
         self,
         state: &Arc<admin::State>,
@@ -261,7 +313,8 @@ impl SideListeners {
         let mut servers = tokio::task::JoinSet::new();
         let admin = self.admin.into_iter().map(|set| (set, Surface::Admin));
         let observe = self.observe.into_iter().map(|set| (set, Surface::Observe));
-        for (set, surface) in admin.chain(observe) {
+        let profiling = self.profiling.into_iter().map(|set| (set, Surface::Profiling));
+        for (set, surface) in admin.chain(observe).chain(profiling) {
             for listener in set.per_worker {
                 let listener = match listener {
                     Listener::Tcp(listener) => admin::Listener::Tcp(listener),
@@ -276,6 +329,19 @@ impl SideListeners {
             }
         }
         servers
+    }
+}
+
+/// Takes a look at everything once a second, for the history.
+async fn remember(state: Arc<admin::State>) {
+    let mut second = tokio::time::interval(TICK);
+    // A second that was missed is part of the next one, which says how long it was.
+    second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    // The first one comes at once.
+    second.tick().await;
+    loop {
+        second.tick().await;
+        state.tick();
     }
 }
 

@@ -14,6 +14,7 @@ use crate::balance::shared::Flag;
 use crate::config::{Config, changed_keys};
 use crate::control::resolve::{check_source, resolve_all};
 use crate::control::snapshots::{Maker, sticky_secret};
+use crate::events::{self, Tone};
 use crate::snapshot::{Published, Snapshot};
 use crate::upstream::backend::{Address, Backend};
 use crate::upstream::history::Why;
@@ -113,8 +114,16 @@ impl Operator {
         let _one_at_a_time = self.reloading.lock().await;
         let result = self.try_reload().await;
         match &result {
-            Ok(report) => tracing::info!(%report, "configuration reloaded"),
+            Ok(report) => {
+                events::note(Tone::Neutral, "", reloaded(report));
+                tracing::info!(%report, "configuration reloaded");
+            }
             Err(refusal) => {
+                events::note(
+                    Tone::Bad,
+                    "",
+                    "a bad configuration was not reloaded; nothing has changed",
+                );
                 tracing::error!(error = %refusal, "the configuration was not reloaded; nothing has changed")
             }
         }
@@ -251,6 +260,12 @@ impl Operator {
                 .publish(&mut |event| snapshot.pool.log(event));
         }
         let (mode, weight) = (now.mode.map(Mode::word), now.weight);
+        let said = match (mode, weight) {
+            (Some(mode), _) => format!("{mode}, by the operator"),
+            (None, Some(weight)) => format!("weight {weight}, by the operator"),
+            (None, None) => "as configured again, by the operator".to_owned(),
+        };
+        events::note(Tone::Neutral, name, said);
         tracing::info!(pool, backend = name, mode, weight, "set by the operator");
         Ok(json!({ "backend": name, "mode": mode, "weight": weight }))
     }
@@ -263,6 +278,24 @@ impl Operator {
     fn overrides(&self) -> MutexGuard<'_, BTreeMap<String, Override>> {
         self.overrides.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A reload's report in a line.
+fn reloaded(report: &Value) -> String {
+    let listed = |key: &str| {
+        let names = report[key].as_array().into_iter().flatten();
+        let names: Vec<&str> = names.filter_map(Value::as_str).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    };
+    let parts = [
+        ("added", "added"),
+        ("removed", "removed"),
+        ("needs_restart", "waiting for a restart"),
+    ];
+    let said = parts
+        .iter()
+        .filter_map(|(key, words)| Some(format!("; {words}: {}", listed(key)?)));
+    format!("configuration reloaded{}", said.collect::<String>())
 }
 
 fn apply_mode(backend: &Backend, mode: Option<Mode>) {
@@ -281,8 +314,13 @@ const AT_START: &[&str] = &[
     "limits.buffer_memory",
     "limits.max_connections_per_ip",
     "logging.",
+    "access_log.output",
+    "access_log.socket",
     "admin.",
     "observe.",
+    "tracing.",
+    "debug.keep",
+    "profiling.",
 ];
 
 fn needs_restart(old: &Config, new: &Config) -> Vec<String> {

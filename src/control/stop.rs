@@ -4,6 +4,7 @@ use crate::cli::exit;
 use crate::config::model::Shutdown;
 use crate::control::signals::Signals;
 use crate::control::workers::Crew;
+use crate::events::{self, Tone};
 use crate::server::lifecycle::{Lifecycle, Stage};
 use crate::snapshot::Published;
 
@@ -16,23 +17,26 @@ pub struct Stopped {
     pub at_once: bool,
 }
 
-/// Waits for the signal to stop, calling `reload` for every SIGHUP until then, and stops. A second signal ends the wait at once.
+/// Waits for the signal to stop, calling `reload` for every SIGHUP and `reopen` for every SIGUSR1 until then, and stops. A second signal ends the wait at once.
 pub async fn wait(
     signals: &mut Signals,
     crew: &mut Crew,
     lifecycle: &Lifecycle,
     published: &Published,
     reload: impl Fn(),
+    reopen: impl Fn(),
 ) -> Stopped {
     let signal = tokio::select! {
-        signal = signals.next_end(reload) => signal,
+        signal = signals.next_end(reload, reopen) => signal,
         worker = crew.next_end() => {
+            events::note(Tone::Bad, "", format!("worker {} ended by itself", worker.worker));
             tracing::error!(worker = worker.worker, error = worker.error(), "a worker ended by itself");
             return Stopped { code: exit::CUT, at_once: true };
         }
     };
     let shutdown = &published.current().config.shutdown;
     lifecycle.advance(Stage::Draining);
+    events::note(Tone::Neutral, "", format!("weir stops: {signal}"));
     tracing::info!(
         signal,
         delay_ms = shutdown.delay.as_millis() as u64,

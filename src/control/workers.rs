@@ -13,7 +13,8 @@ use crate::limits::Secret;
 use crate::limits::connections::ConnectionTable;
 use crate::limits::queue::QueueShared;
 use crate::metrics::Shard;
-use crate::proxy::context::{Common, share};
+use crate::profile::rings::noticing;
+use crate::proxy::context::{Common, Observers, share};
 use crate::server::driver::{Runtime, climb};
 use crate::server::lifecycle::Lifecycle;
 use crate::server::listener::Listener;
@@ -138,6 +139,7 @@ pub fn start(
     listeners: Vec<Vec<Listener>>,
     open_files: u64,
     secret: Secret,
+    observers: Observers,
 ) -> io::Result<Crew> {
     let (sender, messages) = mpsc::unbounded_channel();
     let config = published.current().config.clone();
@@ -157,6 +159,7 @@ pub fn start(
             ))
         }),
         wakes: wakes.into(),
+        observers,
         began: Instant::now(),
     });
     for (worker, ((listeners, shard), wake)) in listeners.into_iter().zip(shards).zip(receivers).enumerate() {
@@ -245,10 +248,17 @@ fn work(setup: Setup, messages: &mpsc::UnboundedSender<Message>) -> io::Result<W
         )));
     }
     crate::log::register_worker(worker);
+    shard.runs_here();
     let settings = common.published.current().config.runtime.clone();
-    let mut climbed = climb(settings.driver, |step| {
-        Runtime::build(step, settings.ring_entries)
-    })?;
+    let (climbed, ring) = noticing(|| {
+        climb(settings.driver, |step| {
+            Runtime::build(step, settings.ring_entries)
+        })
+    });
+    let mut climbed = climbed?;
+    if let Some(ring) = ring.filter(|_| climbed.step.is_ring()) {
+        shard.has_ring(ring);
+    }
     let ready = Message::Ready {
         worker,
         driver: climbed.step.to_string(),

@@ -42,6 +42,16 @@ pub enum Version {
     Http11,
 }
 
+impl Version {
+    /// As it stands in a start line.
+    pub const fn name(self) -> &'static [u8] {
+        match self {
+            Version::Http10 => b"HTTP/1.0",
+            Version::Http11 => b"HTTP/1.1",
+        }
+    }
+}
+
 /// A request method (RFC 9110 §9; PATCH from RFC 5789). Names are case-sensitive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {

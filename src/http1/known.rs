@@ -25,6 +25,12 @@ pub enum Known {
     Via,
     Date,
     Server,
+    /// `x-request-id`
+    RequestId,
+    /// `traceparent` (W3C Trace Context)
+    TraceParent,
+    /// `x-weir-trace`
+    WeirTrace,
     Other,
 }
 
@@ -55,6 +61,9 @@ impl Known {
             (9, b'f') => is("forwarded", Known::Forwarded),
             (10, b'c') => is("connection", Known::Connection),
             (10, b'k') => is("keep-alive", Known::KeepAlive),
+            (11, b't') => is("traceparent", Known::TraceParent),
+            (12, b'x') if name.eq_ignore_ascii_case(b"x-request-id") => Known::RequestId,
+            (12, b'x') if name.eq_ignore_ascii_case(b"x-weir-trace") => Known::WeirTrace,
             (14, b'c') => is("content-length", Known::ContentLength),
             (14, b'h') => is("http2-settings", Known::Http2Settings),
             (16, b'p') => is("proxy-connection", Known::ProxyConnection),

@@ -315,7 +315,7 @@ const HEX: [u32; 4] = [12, 8, 4, 0];
 const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 /// Controls (C0, DEL, C1), line and paragraph separator, and the bidirectional controls.
-fn is_unsafe(character: char) -> bool {
+pub(crate) fn is_unsafe(character: char) -> bool {
     character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 

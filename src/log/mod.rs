@@ -7,12 +7,13 @@
 //! Logs go to standard output, as containers and journald expect of a service; complaints about the command line or the
 //! configuration are the command line's own and go to standard error, before there is a log.
 
-mod line;
+pub(crate) mod lane;
+pub(crate) mod line;
 mod panic;
 mod ring;
 mod subscriber;
-mod timestamp;
-mod writer;
+pub(crate) mod timestamp;
+pub(crate) mod writer;
 
 use std::env;
 use std::fs::File;

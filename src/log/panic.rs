@@ -13,7 +13,7 @@ use crate::config::model::Level;
 pub fn install_panic_hook() {
     let before = panic::take_hook();
     panic::set_hook(Box::new(move |info| match super::GLOBAL.get() {
-        Some(shared) if !shared.stopped() => report(
+        Some(shared) if !shared.bell.stopped() => report(
             shared,
             info.payload(),
             info.location(),

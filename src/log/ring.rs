@@ -1,32 +1,23 @@
 //! What the threads that log and the writer share: a ring per thread, the level, the count of drops, and the bell.
 //!
-//! A ring has one producer, the thread that it belongs to, and one consumer, the writer. Buffers go round: the writer
-//! puts an emptied one back for the next line, so that a thread that keeps logging does not keep allocating.
-//!
-//! # The bell
-//! While lines keep coming the writer looks by itself every few milliseconds and nobody wakes it. Only before a longer
-//! sleep it raises `asleep`; the first line after that finds the flag, takes it down and unparks the writer: one system
-//! call for a transition from silence, none per line. Flag and rings are accessed with sequential consistency, so either
-//! the writer sees the line before it sleeps or the thread sees the flag.
+//! Rings and bell are those of [`super::lane`].
 
 use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::{self, Thread};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::SystemTime;
 
-use crossbeam_queue::ArrayQueue;
 use tracing::Metadata;
 use tracing::level_filters::LevelFilter;
 
+use super::lane::{Bell, Lane};
 use super::line::{Line, Style};
 use crate::config::model::Level;
 
 /// Lines that a thread may be ahead of the writer: at its pace of looking, 200,000 a second.
 pub(super) const CAPACITY: usize = 2048;
-/// Empty buffers kept for a thread.
-const SPARE: usize = 512;
 /// A buffer that a long line made larger than this is not kept.
 const SPARE_BYTES: usize = 1024;
 
@@ -48,10 +39,7 @@ pub(super) struct Entry {
 }
 
 /// One thread's lines.
-pub(super) struct Ring {
-    entries: ArrayQueue<Entry>,
-    spare: ArrayQueue<Vec<u8>>,
-}
+pub(super) type Ring = Lane<Entry>;
 
 /// One log: see the module's documentation.
 pub(super) struct Shared {
@@ -60,9 +48,7 @@ pub(super) struct Shared {
     level: AtomicU8,
     rings: Mutex<Vec<Arc<Ring>>>,
     dropped: AtomicU64,
-    asleep: AtomicBool,
-    stop: AtomicBool,
-    writer: OnceLock<Thread>,
+    pub(super) bell: Bell,
 }
 
 /// Names the calling thread as worker `worker` in what it logs, and makes its ring, so that the first line costs no
@@ -74,32 +60,6 @@ pub fn register_worker(worker: usize) {
     }
 }
 
-impl Ring {
-    fn new() -> Ring {
-        Ring {
-            entries: ArrayQueue::new(CAPACITY),
-            spare: ArrayQueue::new(SPARE),
-        }
-    }
-
-    pub(super) fn pop(&self) -> Option<Entry> {
-        self.entries.pop()
-    }
-
-    /// Takes a buffer back for the next line.
-    pub(super) fn recycle(&self, mut buffer: Vec<u8>) {
-        if buffer.capacity() <= SPARE_BYTES {
-            buffer.clear();
-            // One too many is freed.
-            let _ = self.spare.push(buffer);
-        }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-}
-
 impl Shared {
     pub(super) fn new(level: Level, style: Style) -> Shared {
         Shared {
@@ -108,9 +68,7 @@ impl Shared {
             level: AtomicU8::new(rank(level)),
             rings: Mutex::new(Vec::new()),
             dropped: AtomicU64::new(0),
-            asleep: AtomicBool::new(false),
-            stop: AtomicBool::new(false),
-            writer: OnceLock::new(),
+            bell: Bell::default(),
         }
     }
 
@@ -156,19 +114,19 @@ impl Shared {
             return self.count_dropped(1);
         };
         // Before formatting: what is dropped should cost nothing.
-        if ring.entries.is_full() {
+        if ring.is_full() {
             return self.count_dropped(1);
         }
         let at = SystemTime::now();
-        let mut text = ring.spare.pop().unwrap_or_default();
+        let mut text = ring.buffer();
         let mut line = Line::begin(&mut text, &self.style, at, level, target);
         fill(&mut line);
         let worker = WORKER.try_with(Cell::get).ok().flatten();
         line.labels(worker, thread::current().name());
-        if ring.entries.push(Entry { at, text, backtrace }).is_err() {
+        if !ring.push(Entry { at, text, backtrace }) {
             self.count_dropped(1);
         }
-        self.ring_bell();
+        self.bell.ring();
     }
 
     /// The calling thread's ring, made on first use. None while the thread's locals are being destroyed.
@@ -187,7 +145,7 @@ impl Shared {
     }
 
     fn new_ring(&self) -> Arc<Ring> {
-        let ring = Arc::new(Ring::new());
+        let ring = Arc::new(Ring::new(CAPACITY, SPARE_BYTES));
         self.rings().push(Arc::clone(&ring));
         ring
     }
@@ -196,43 +154,6 @@ impl Shared {
     pub(super) fn rings(&self) -> MutexGuard<'_, Vec<Arc<Ring>>> {
         // Nothing that holds the lock can leave the list half changed.
         self.rings.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn ring_bell(&self) {
-        if self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst) {
-            self.wake();
-        }
-    }
-
-    /// Says which thread to wake. Called by the writer, first.
-    pub(super) fn set_writer(&self, writer: Thread) {
-        let _ = self.writer.set(writer);
-    }
-
-    /// The writer announces that it will sleep until called; it must look at the rings once more after this.
-    pub(super) fn set_asleep(&self, asleep: bool) {
-        self.asleep.store(asleep, Ordering::SeqCst);
-    }
-
-    #[cfg(test)]
-    pub(super) fn is_asleep(&self) -> bool {
-        self.asleep.load(Ordering::SeqCst)
-    }
-
-    /// Tells the writer to write what is there and to end.
-    pub(super) fn stop(&self) {
-        self.stop.store(true, Ordering::Release);
-        self.wake();
-    }
-
-    pub(super) fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Acquire)
-    }
-
-    fn wake(&self) {
-        if let Some(writer) = self.writer.get() {
-            writer.unpark();
-        }
     }
 }
 

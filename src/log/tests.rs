@@ -308,7 +308,7 @@ fn a_writer_that_sleeps_is_woken_by_the_first_line() {
     with_default(&log.dispatch, || {
         for _ in 0..3 {
             // Nothing else logs, so the writer comes to rest.
-            while !log.shared.is_asleep() {
+            while !log.shared.bell.is_asleep() {
                 thread::yield_now();
             }
             tracing::info!("wake up");

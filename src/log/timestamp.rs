@@ -10,7 +10,7 @@ const DAYS_PER_ERA: u64 = 146_097;
 const EPOCH_FROM_MARCH_0: u64 = 719_468;
 
 /// Appends `at`, as `2026-01-31T09:05:07.000123Z`. A clock before 1970 is shown as 1970.
-pub(super) fn write(out: &mut Vec<u8>, at: SystemTime) {
+pub(crate) fn write(out: &mut Vec<u8>, at: SystemTime) {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, second) = (
         since.as_secs() / SECONDS_PER_DAY,
@@ -30,7 +30,7 @@ pub(super) fn write(out: &mut Vec<u8>, at: SystemTime) {
 
 /// Year, month and day of a day since 1970-01-01. Years are counted from March, so that the leap day comes last and the
 /// months' lengths follow one line: the first *m* of them have (153 *m* + 2) / 5 days.
-fn date(days_since_epoch: u64) -> (u64, u64, u64) {
+pub(crate) fn date(days_since_epoch: u64) -> (u64, u64, u64) {
     let days = days_since_epoch + EPOCH_FROM_MARCH_0;
     let (era, day_of_era) = (days / DAYS_PER_ERA, days % DAYS_PER_ERA);
     // Leap days are taken out before dividing by 365: one each 4 years but the 100th, and the 400th.

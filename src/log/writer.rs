@@ -15,12 +15,8 @@ use super::line::Line;
 use super::ring::{Entry, Shared};
 use crate::config::model::Level;
 
-/// How often the writer looks while lines keep coming.
+/// How long to wait before a non-blocking output is tried again.
 const POLL: Duration = Duration::from_millis(10);
-/// After so many looks that found nothing it waits to be called.
-const QUIET_POLLS: u32 = 20;
-/// How long it then sleeps at most.
-const SLEEP: Duration = Duration::from_secs(1);
 /// What the batch's buffers keep after a burst.
 const KEPT_BYTES: usize = 1024 * 1024;
 /// How long a non-blocking output may take nothing.
@@ -45,7 +41,7 @@ impl fmt::Debug for Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.shared.stop();
+        self.shared.bell.stop();
         // Either disconnected, which is what is waited for, or out of patience.
         let _ = self.done.recv_timeout(FLUSH_PATIENCE);
     }
@@ -91,30 +87,14 @@ impl Writer {
                 self.run();
                 drop(running);
             })?;
-        shared.set_writer(thread.thread().clone());
+        shared.bell.set_writer(thread.thread().clone());
         Ok(Guard { shared, done })
     }
 
     fn run(&mut self) {
-        let mut quiet = 0;
-        loop {
-            // Read before collecting, so that what was logged before the stop is collected.
-            let stopped = self.shared.stopped();
-            let busy = self.turn();
-            if stopped {
-                return;
-            }
-            quiet = if busy { 0 } else { quiet + 1 };
-            if quiet < QUIET_POLLS {
-                thread::park_timeout(POLL);
-                continue;
-            }
-            self.shared.set_asleep(true);
-            if self.nothing_waits() && !self.shared.stopped() {
-                thread::park_timeout(SLEEP);
-            }
-            self.shared.set_asleep(false);
-        }
+        let shared = self.shared.clone();
+        let nothing_waits = || shared.rings().iter().all(|ring| ring.is_empty());
+        shared.bell.serve(|| self.turn(), nothing_waits);
     }
 
     /// Collects and writes once; whether there was anything.
@@ -197,14 +177,10 @@ impl Writer {
         self.lines.clear();
         self.lines.shrink_to(KEPT_BYTES);
     }
-
-    fn nothing_waits(&self) -> bool {
-        self.shared.rings().iter().all(|ring| ring.is_empty())
-    }
 }
 
 /// Writes all of `bytes`, also to an output that somebody else made non-blocking.
-fn write_patiently(output: &mut dyn Write, mut bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_patiently(output: &mut dyn Write, mut bytes: &[u8]) -> io::Result<()> {
     let mut deadline = Instant::now() + OUTPUT_PATIENCE;
     while !bytes.is_empty() {
         match output.write(bytes) {

@@ -65,6 +65,7 @@ impl<const CELLS: usize> Baseline<CELLS> {
                 Some(_) if now.max_ns > self.max_ns || now.clamped > self.clamped => now.max_ns,
                 Some((block, cell)) => Histogram::<CELLS>::highest(block, cell)
                     .saturating_mul(1_000)
+                    .saturating_add(999)
                     .min(now.max_ns),
             },
             clamped: now.clamped.saturating_sub(self.clamped),

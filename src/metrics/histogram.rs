@@ -22,6 +22,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::cell::Counter;
+use super::distribution::Distribution;
 
 /// The largest value that has a cell of its own: one hour, in µs.
 pub const MAX_US: u64 = 3_600_000_000;
@@ -75,11 +76,14 @@ impl<const CELLS: usize> Histogram<CELLS> {
     /// Records one value. Only the worker that owns the histogram may call this.
     #[inline]
     pub fn record(&self, elapsed: Duration) {
-        let nanos = u64::from(elapsed.subsec_nanos());
-        let us = elapsed
-            .as_secs()
-            .saturating_mul(1_000_000)
-            .saturating_add(nanos / 1_000);
+        let whole = elapsed.as_secs().saturating_mul(1_000_000_000);
+        self.record_nanos(whole.saturating_add(u64::from(elapsed.subsec_nanos())));
+    }
+
+    /// As [`Self::record`].
+    #[inline]
+    pub fn record_nanos(&self, nanos: u64) {
+        let us = nanos / 1_000;
         let (block, cell) = Self::place(us.min(MAX_US));
         if let Some(slot) = self.blocks.get(block) {
             slot.get_or_init(new_block)[cell].add(1);
@@ -89,12 +93,7 @@ impl<const CELLS: usize> Histogram<CELLS> {
         }
         self.sum_us.add(us);
         self.sum_ns_beyond_us.add(nanos % 1_000);
-        self.max_ns.raise_to(
-            elapsed
-                .as_secs()
-                .saturating_mul(1_000_000_000)
-                .saturating_add(nanos),
-        );
+        self.max_ns.raise_to(nanos);
     }
 
     /// The sum of all values modulo 2⁶⁴, which changes with every value but 0.
@@ -209,6 +208,26 @@ impl<const CELLS: usize> Merged<CELLS> {
                 to.saturating_record_n(Histogram::<CELLS>::lowest(block, cell), count);
             }
         }
+    }
+
+    /// What is in it, as it is handed on.
+    pub fn distribution(&self) -> Distribution {
+        let mut cells = Vec::new();
+        for (index, block) in self.cells.iter().enumerate() {
+            if self.touched & (1 << index) == 0 {
+                continue;
+            }
+            for (cell, &count) in block.iter().enumerate().filter(|(_, count)| **count > 0) {
+                cells.push((Histogram::<CELLS>::lowest(index, cell), count));
+            }
+        }
+        Distribution::new(
+            Histogram::<CELLS>::DIGITS,
+            cells,
+            self.sum_ns,
+            self.max_ns,
+            self.clamped,
+        )
     }
 
     /// Adds `count` values to the cell of this number, HdrHistogram's. A number that no cell has is left out.

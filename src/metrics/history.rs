@@ -1,62 +1,55 @@
-//! What happened lately, second by second: the last 15 minutes as figures, the last minute as whole histograms.
+//! The last quarter of an hour, second by second, and the exact histograms of the last minute.
 //!
-//! Owned by the control thread, which calls [`History::tick`] about once a second. A tick reads the shards as a scrape does
-//! and keeps what they grew by. Workers neither know of it nor wait for it; a backend that nothing happened to costs a few
-//! loads. A tick that comes late makes one longer second, which says how long it is; ticks that were missed are counted.
+//! The control thread calls [`History::tick`] about once a second; everything else reads. A tick reads the shards as a scrape
+//! does and keeps what they grew by. Workers neither know of it nor wait for it; a backend that nothing happened to costs a
+//! few loads. A tick that comes late makes one longer second, which says how long it is; what was missed is counted.
 //!
-//! # What can be asked
-//! - [`History::window`]: the histogram of one backend, or of all, over the last 1 to 60 s: the sum of the [`Delta`]s of
+//! - [`History::window`] is the histogram of one backend, or of all, over the last 1 to 60 s: the sum of the [`Delta`]s of
 //!   those seconds and of all workers, so it is the histogram of exactly what was recorded in between.
-//! - [`History::rows`] and [`History::backend_rows`]: a [`Row`] for each of the last 900 s. Percentiles of a second are read
-//!   off the histogram of that second over all workers and backends. A row keeps that histogram with two significant digits,
-//!   so that percentiles of several rows come from adding them ([`Row::latency`]), never from averaging.
+//! - [`History::rows`] has a [`Row`] for each of the last 900 s, [`History::backend_rows`] the same of one backend.
+//!   Percentiles of a second are read off the histogram of that second over all backends and workers. A row keeps that
+//!   histogram with two significant digits ([`Row::latency`]), so that what is longer than a second is made by adding
+//!   histograms, never by averaging percentiles.
 //!
 //! # Memory
-//! The last minute is bounded by [`WINDOW_BYTES`] of cells over all backends: past that, the oldest second goes early and
-//! [`Window::covered`] says so. What was seen last of each histogram takes half of what one worker's own histogram takes.
-//! A row over all backends takes 10 KB at the very most and about 1 KB in ordinary traffic, a backend's row takes
-//! [`BackendRow`]'s 56 bytes: 100 backends make 5 MB of them. A test holds 100 busy backends to all that.
+//! The last minute is bounded by [`WINDOW_BYTES`] of cells over all backends: past that the oldest second goes early, and a
+//! window says how much of it is known. What was seen last of each histogram takes half of what one worker's own takes. A
+//! row over all backends takes 10 KB at the very most and about 1 KB in ordinary traffic; a backend's row takes 40 bytes,
+//! so 100 backends make 4 MB of them. A test holds 100 busy backends to that.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::{Serialize, Serializer};
 
 use super::delta::{Baseline, Delta};
-use super::histogram::{Coarse, Fine, Merged};
+use super::distribution::Distribution;
+use super::histogram::Merged;
 use super::shard::{BackendCounts, Series, Shard};
-use super::snapshot::{BackendInfo, Info};
+use super::snapshot::{BackendInfo, BackendState, Info};
 use crate::reason::Reason;
 
 /// Between two ticks.
 pub const TICK: Duration = Duration::from_secs(1);
 /// Rows that are kept: 15 minutes.
 pub const ROWS: usize = 900;
-/// Seconds that are kept as histograms.
-pub const SECONDS: usize = 60;
+/// Seconds of which the histograms are kept.
+pub const WINDOW: usize = 60;
 /// Bytes of cells in the last minute's histograms, over all backends.
 pub const WINDOW_BYTES: usize = 24 * 1024 * 1024;
-
-/// What a backend is at a tick.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// Attempts under way.
-    pub in_flight: u64,
-    /// One word for its state.
-    pub state: &'static str,
-}
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct History {
     rows: VecDeque<Row>,
-    /// When each second of the backends' `seconds` ended; the newest last.
-    edges: VecDeque<Edge>,
+    /// How long each second of the backends' `seconds` was; the newest last.
+    spans: VecDeque<Duration>,
     backends: Vec<Track>,
     workers: Vec<WorkerNow>,
     last: Instant,
     own_errors: u64,
-    own_answers: u64,
-    ticks: u64,
+    next: u64,
     missed: u64,
     window_bytes: usize,
     max_window_bytes: usize,
@@ -64,110 +57,81 @@ pub struct History {
 }
 
 /// One second over all backends, or a longer time if the tick came late.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Row {
-    /// Grows by one from row to row.
+    /// The number of the row: one more each second.
     pub number: u64,
-    /// Its end.
-    pub at: SystemTime,
-    pub span: Duration,
-    /// Exchanges received.
+    /// When it ended, in milliseconds since 1970.
+    pub at: u64,
+    /// How long it was in truth, in milliseconds: a busy control thread comes late.
+    pub ms: u64,
+    /// Requests received.
     pub requests: u64,
     /// Attempts that came to an end: answered or failed.
     pub attempts: u64,
-    pub errors: Errors,
-    /// Of the answers that came to an end, in ns: p50, p90, p99 and p99.9 with three significant digits.
-    pub percentiles: [u64; 4],
-    /// Exact if it is the longest of its backend ever, else the upper end of its cell. 0: no answer.
-    pub max_ns: u64,
-    /// The same latencies with two significant digits.
-    pub latency: Delta<128>,
-}
-
-/// The shares that [`Row::percentiles`] are of.
-pub const SHARES: [f64; 4] = [0.5, 0.9, 0.99, 0.999];
-
-/// What went wrong, by who saw it. A failed attempt may have been made good by a retry.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Errors {
-    /// weir's own answers of 500 and more.
-    pub own: u64,
-    /// Backends' answers of 500 and more.
-    pub backend: u64,
-    /// Attempts without an answer.
+    /// Own answers with a status of 500 and more, and backends' 5xx that went to clients or to a retry.
+    pub errors: u64,
+    /// Of `errors`, those that weir answered itself.
+    pub own_errors: u64,
+    /// Attempts that got no answer; a retry may have made them good, or `own_errors` has them too.
     pub failures: u64,
+    pub retries: u64,
+    /// In microseconds; 0 without an answer.
+    pub p50: u64,
+    pub p90: u64,
+    pub p99: u64,
+    pub p999: u64,
+    /// Exact if it is the longest of its backend ever, else the upper end of its cell.
+    pub max: u64,
+    /// All answers of the second, with two significant digits.
+    #[serde(rename = "heat", serialize_with = "heat")]
+    pub latency: Delta<128>,
+    /// Client connections open at its end, by worker.
+    pub connections: Vec<u64>,
+    /// Of the second, which share each worker's thread was on a CPU, in per cent.
+    pub busy: Vec<u64>,
+    /// Requests by worker.
+    pub by_worker: Vec<u64>,
 }
 
-impl Errors {
-    pub fn total(&self) -> u64 {
-        self.own + self.backend + self.failures
-    }
-}
-
-/// The same second at one backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The same second at one backend. A count past 2³² stays there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct BackendRow {
     /// How often it was picked.
     pub selections: u32,
     /// Attempts that came to an end.
     pub attempts: u32,
     /// Its answers of 500 and more, and attempts without an answer.
-    pub errors: u32,
+    pub failures: u32,
     pub in_flight: u32,
-    /// In ns; 0: no answer in this second.
-    pub p50_ns: u64,
-    pub p99_ns: u64,
+    /// In microseconds; 0 without an answer.
+    pub p50: u32,
+    pub p99: u32,
+    /// One word for what it was at its end, as in `GET /backends`.
     pub state: &'static str,
 }
 
-/// A backend's figures at the last tick.
+/// A backend's figures at the last tick, since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BackendNow {
     pub selections: u64,
+    pub retries: u64,
     /// Attempts that were answered or failed.
     pub attempts: u64,
     /// Its answers of 500 and more.
     pub server_errors: u64,
     /// Attempts without an answer.
     pub failures: u64,
-    /// Of all its answers ever, in ns.
+    /// Of all its answers ever.
     pub p50_ns: u64,
     pub p99_ns: u64,
 }
 
-/// A worker's figures at the last tick.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct WorkerNow {
-    /// Exchanges received.
-    pub requests: u64,
-    /// Of them, those of the last row.
-    pub latest: u64,
-    pub connections_open: u64,
-}
-
-/// The histogram of the last seconds.
-#[derive(Clone, Debug)]
-pub struct Window {
-    /// In µs, of the series' significant digits: 3 for the total, 2 for phases.
-    pub histogram: hdrhistogram::Histogram<u64>,
-    /// Exact.
-    pub sum_ns: u128,
-    /// Exact if it is the longest ever, else the upper end of its cell.
-    pub max_ns: u64,
-    /// Values past an hour, which the histogram has as an hour.
-    pub clamped: u64,
-    /// What it holds was recorded between these two.
-    pub from: SystemTime,
-    pub to: SystemTime,
-    /// Its length: shorter than asked for while weir is young or much is to be kept, longer if a tick came late.
-    pub covered: Duration,
-}
-
-/// The end of a second.
-#[derive(Clone, Copy, Debug)]
-struct Edge {
-    at: SystemTime,
-    span: Duration,
+/// A worker's figures at the last tick, since the start.
+#[derive(Clone, Copy, Debug, Default)]
+struct WorkerNow {
+    requests: u64,
+    busy_seconds: f64,
 }
 
 /// What is kept of one backend.
@@ -179,7 +143,7 @@ struct Track {
     now: BackendNow,
     total: Baseline<1024>,
     phases: [Baseline<128>; Series::PHASES.len()],
-    /// In step with the history's edges at their newer end; none: nothing happened.
+    /// In step with the history's spans at their newer end; none: nothing happened.
     seconds: VecDeque<Option<Box<Second>>>,
     rows: VecDeque<BackendRow>,
 }
@@ -208,6 +172,12 @@ struct Scratch {
     bytes: Vec<u8>,
 }
 
+impl Default for History {
+    fn default() -> Self {
+        History::new(Instant::now())
+    }
+}
+
 impl History {
     /// Nothing yet; the first second begins `now`.
     pub fn new(now: Instant) -> History {
@@ -217,13 +187,12 @@ impl History {
     fn within(max_window_bytes: usize, now: Instant) -> History {
         History {
             rows: VecDeque::new(),
-            edges: VecDeque::new(),
+            spans: VecDeque::new(),
             backends: Vec::new(),
             workers: Vec::new(),
             last: now,
             own_errors: 0,
-            own_answers: 0,
-            ticks: 0,
+            next: 0,
             missed: 0,
             window_bytes: 0,
             max_window_bytes,
@@ -231,75 +200,63 @@ impl History {
         }
     }
 
-    /// Takes in what happened since the last tick. `wall` is the time of day; `standing` is asked once for each backend of
-    /// `info`, by index. Gives how many ticks were missed before this one.
+    /// A second is over. `wall` is the time of day; `state` is asked once for each backend of `info`, by index. Gives how
+    /// many ticks should have come before this one and did not.
     pub fn tick(
         &mut self,
         now: Instant,
         wall: SystemTime,
         shards: &[Arc<Shard>],
         info: &Info,
-        standing: impl Fn(usize) -> Standing,
+        state: impl Fn(usize) -> BackendState,
     ) -> u64 {
         let span = now.saturating_duration_since(self.last);
         self.last = now;
         let missed = (span.as_secs_f64() / TICK.as_secs_f64()).round().max(1.0) as u64 - 1;
         self.missed += missed;
         self.follow(&info.backends);
-        self.edges.push_back(Edge { at: wall, span });
+        let mut row = self.begin_row(wall, span, shards);
         self.scratch.all.clear();
-        let mut row = Row {
-            number: self.ticks,
-            at: wall,
-            span,
-            requests: self.count_workers(shards),
-            attempts: 0,
-            errors: Errors {
-                own: self.count_own_errors(shards),
-                ..Errors::default()
-            },
-            percentiles: [0; 4],
-            max_ns: 0,
-            latency: Delta::default(),
-        };
-        self.ticks += 1;
         for (index, track) in self.backends.iter_mut().enumerate() {
-            let (second, errors, kept) = track.tick(standing(index), &mut self.scratch);
-            row.attempts += u64::from(second);
-            row.errors.backend += errors.backend;
-            row.errors.failures += errors.failures;
-            self.window_bytes += kept;
+            let before = track.now;
+            self.window_bytes += track.tick(state(index), &mut self.scratch);
+            row.attempts += track.now.attempts - before.attempts;
+            row.errors += track.now.server_errors - before.server_errors;
+            row.failures += track.now.failures - before.failures;
+            row.retries += track.now.retries - before.retries;
         }
         let Scratch {
             all, coarse, bytes, ..
         } = &mut self.scratch;
-        row.percentiles = all.quantiles(SHARES);
-        row.max_ns = all.max_ns;
+        [row.p50, row.p90, row.p99, row.p999] = all.quantiles([0.5, 0.9, 0.99, 0.999]).map(|ns| ns / 1_000);
+        row.max = all.max_ns / 1_000;
         coarse.clear();
         all.fold_into(coarse);
         row.latency = Delta::of(coarse, bytes);
-        if self.rows.len() == ROWS {
-            self.rows.pop_front();
-        }
-        self.rows.push_back(row);
-        while self.edges.len() > SECONDS || self.window_bytes > self.max_window_bytes && self.edges.len() > 1
+        push(&mut self.rows, row);
+        self.spans.push_back(span);
+        while self.spans.len() > WINDOW || (self.window_bytes > self.max_window_bytes && self.spans.len() > 1)
         {
             self.forget_oldest_second();
         }
         missed
     }
 
-    /// The rows of the last 15 minutes, the oldest first.
-    pub fn rows(&self) -> impl DoubleEndedIterator<Item = &Row> + ExactSizeIterator {
-        self.rows.iter()
+    /// The rows from number `from` on, oldest first.
+    pub fn rows(&self, from: u64) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(move |row| row.number >= from)
     }
 
-    /// A backend's rows: the last one belongs to the last of [`Self::rows`]. None: there is no such backend.
-    pub fn backend_rows(
-        &self,
-        name: &str,
-    ) -> Option<impl DoubleEndedIterator<Item = &BackendRow> + ExactSizeIterator> {
-        self.find(name).map(|track| track.rows.iter())
+    pub fn last(&self) -> Option<&Row> {
+        self.rows.back()
+    }
+
+    /// A backend's rows from number `from` on, with their numbers. None: there is no such backend.
+    pub fn backend_rows(&self, name: &str, from: u64) -> Option<impl Iterator<Item = (u64, &BackendRow)>> {
+        let track = self.find(name)?;
+        let first = self.next - track.rows.len() as u64;
+        let numbered = (first..).zip(&track.rows);
+        Some(numbered.filter(move |(number, _)| *number >= from))
     }
 
     /// A backend's figures at the last tick.
@@ -307,14 +264,9 @@ impl History {
         self.find(name).map(|track| track.now)
     }
 
-    /// The workers at the last tick, worker 0 first.
-    pub fn workers(&self) -> &[WorkerNow] {
-        &self.workers
-    }
-
-    /// Answers that weir gave by itself, up to the last tick.
-    pub fn own_answers(&self) -> u64 {
-        self.own_answers
+    /// Requests received by the last tick.
+    pub fn requests(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.requests).sum()
     }
 
     /// Ticks that did not come when they were due, ever.
@@ -322,44 +274,90 @@ impl History {
         self.missed
     }
 
-    /// What was recorded in the last `span`, in whole ticks: at least one and at most [`SECONDS`]. Of one backend, or of all
-    /// that there are. None: there is no such backend, or no tick was yet.
-    pub fn window(&self, backend: Option<&str>, series: Series, span: Duration) -> Option<Window> {
-        let tracks: Vec<&Track> = match backend {
+    /// The histogram of the last `span`, of one backend or of all that there are, with how much of it is known yet. In whole
+    /// ticks: one at least and [`WINDOW`] at most. None: there is no such backend.
+    pub fn window(
+        &self,
+        backend: Option<&str>,
+        series: Series,
+        span: Duration,
+    ) -> Option<(Distribution, Duration)> {
+        let tracks = match backend {
             Some(name) => vec![self.find(name)?],
             None => self.backends.iter().collect(),
         };
-        let to = self.edges.back()?.at;
         let mut covered = Duration::ZERO;
         let mut seconds = 0;
-        for edge in self.edges.iter().rev() {
-            covered += edge.span;
+        for length in self.spans.iter().rev() {
+            covered += *length;
             seconds += 1;
             // A tick is due each second and comes a little after.
             if covered + TICK / 2 >= span {
                 break;
             }
         }
-        let phase = Series::PHASES.iter().position(|phase| *phase == series);
         let within = tracks
             .into_iter()
             .flat_map(|track| track.seconds.iter().rev().take(seconds).flatten());
-        let mut window = match phase {
+        let phase = Series::PHASES.iter().position(|phase| *phase == series);
+        let distribution = match phase {
             None => {
                 let mut merged = Merged::new();
                 within.for_each(|second| second.total.add_to(&mut merged));
-                Window::of(&merged, Fine::empty_hdr())
+                merged.distribution()
             }
             Some(phase) => {
                 let mut merged = Merged::new();
                 within.for_each(|second| second.phases[phase].add_to(&mut merged));
-                Window::of(&merged, Coarse::empty_hdr())
+                merged.distribution()
             }
         };
-        window.from = to.checked_sub(covered).unwrap_or(to);
-        window.to = to;
-        window.covered = covered;
-        Some(window)
+        Some((distribution, covered))
+    }
+
+    /// A row with what the workers say.
+    fn begin_row(&mut self, wall: SystemTime, span: Duration, shards: &[Arc<Shard>]) -> Row {
+        self.workers.resize(shards.len(), WorkerNow::default());
+        let (mut connections, mut busy, mut by_worker) = (Vec::new(), Vec::new(), Vec::new());
+        let mut errors = 0;
+        for (worker, shard) in self.workers.iter_mut().zip(shards) {
+            let cells = shard.worker_cells();
+            // Closed before opened: a connection is opened first, so the difference cannot be negative.
+            let closed = cells.connections_closed.get();
+            connections.push(cells.connections_opened.get().saturating_sub(closed));
+            let now = WorkerNow {
+                requests: cells.exchanges.get(),
+                busy_seconds: shard.busy_seconds(),
+            };
+            let before = std::mem::replace(worker, now);
+            by_worker.push(now.requests - before.requests);
+            let share = (now.busy_seconds - before.busy_seconds) / span.as_secs_f64().max(0.001);
+            busy.push((share * 100.0).round() as u64);
+            errors += own_errors(shard);
+        }
+        let own_errors = errors - std::mem::replace(&mut self.own_errors, errors);
+        let number = self.next;
+        self.next += 1;
+        Row {
+            number,
+            at: wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64,
+            ms: span.as_millis().max(1) as u64,
+            requests: by_worker.iter().sum(),
+            attempts: 0,
+            errors: own_errors,
+            own_errors,
+            failures: 0,
+            retries: 0,
+            p50: 0,
+            p90: 0,
+            p99: 0,
+            p999: 0,
+            max: 0,
+            latency: Delta::default(),
+            connections,
+            busy,
+            by_worker,
+        }
     }
 
     /// Keeps what is known of backends that stay, begins with those that came, and forgets those that went.
@@ -367,13 +365,8 @@ impl History {
         let same = |track: &Track, info: &BackendInfo| {
             Arc::ptr_eq(&track.counts, &info.counts) && track.name == info.name
         };
-        let unchanged = self.backends.len() == backends.len()
-            && self
-                .backends
-                .iter()
-                .zip(backends)
-                .all(|(track, info)| same(track, info));
-        if unchanged {
+        let mut pairs = self.backends.iter().zip(backends);
+        if self.backends.len() == backends.len() && pairs.all(|(track, info)| same(track, info)) {
             return;
         }
         let mut before = std::mem::take(&mut self.backends);
@@ -385,19 +378,15 @@ impl History {
             });
         }
         for gone in before {
-            self.window_bytes -= gone
-                .seconds
-                .iter()
-                .flatten()
-                .map(|second| second.heap_bytes())
-                .sum::<usize>();
+            let kept = gone.seconds.iter().flatten();
+            self.window_bytes -= kept.map(|second| second.heap_bytes()).sum::<usize>();
         }
     }
 
     fn forget_oldest_second(&mut self) {
-        self.edges.pop_front();
+        self.spans.pop_front();
         for track in &mut self.backends {
-            if track.seconds.len() > self.edges.len()
+            if track.seconds.len() > self.spans.len()
                 && let Some(Some(second)) = track.seconds.pop_front()
             {
                 self.window_bytes -= second.heap_bytes();
@@ -405,57 +394,43 @@ impl History {
         }
     }
 
-    /// Exchanges received since the last tick.
-    fn count_workers(&mut self, shards: &[Arc<Shard>]) -> u64 {
-        self.workers.resize(shards.len(), WorkerNow::default());
-        let mut received = 0;
-        for (worker, shard) in self.workers.iter_mut().zip(shards) {
-            let cells = shard.worker_cells();
-            let requests = cells.exchanges.get();
-            // Closed before opened: a connection is opened first, so the difference cannot be negative.
-            let closed = cells.connections_closed.get();
-            *worker = WorkerNow {
-                requests,
-                latest: requests - worker.requests,
-                connections_open: cells.connections_opened.get().saturating_sub(closed),
-            };
-            received += worker.latest;
-        }
-        received
-    }
-
-    /// weir's own answers of 500 and more since the last tick.
-    fn count_own_errors(&mut self, shards: &[Arc<Shard>]) -> u64 {
-        let (mut answers, mut errors) = (0, 0);
-        for shard in shards {
-            for (reason, counter) in Reason::ALL.iter().zip(&shard.worker_cells().reasons) {
-                let count = counter.get();
-                answers += count;
-                errors += if reason.status() >= 500 { count } else { 0 };
-            }
-        }
-        self.own_answers = answers;
-        errors - std::mem::replace(&mut self.own_errors, errors)
-    }
-
     fn find(&self, name: &str) -> Option<&Track> {
         self.backends.iter().find(|track| track.name == name)
     }
 }
 
-impl Window {
-    fn of<const CELLS: usize>(merged: &Merged<CELLS>, mut histogram: hdrhistogram::Histogram<u64>) -> Window {
-        merged.merge_into(&mut histogram);
-        Window {
-            histogram,
-            sum_ns: merged.sum_ns,
-            max_ns: merged.max_ns,
-            clamped: merged.clamped,
-            from: SystemTime::UNIX_EPOCH,
-            to: SystemTime::UNIX_EPOCH,
-            covered: Duration::ZERO,
+/// weir's own answers of 500 and more, by one worker.
+fn own_errors(shard: &Shard) -> u64 {
+    let counts = Reason::ALL.iter().zip(&shard.worker_cells().reasons);
+    let errors = counts.filter(|(reason, _)| reason.status() >= 500);
+    errors.map(|(_, count)| count.get()).sum()
+}
+
+fn push<T>(ring: &mut VecDeque<T>, item: T) {
+    if ring.len() == ROWS {
+        ring.pop_front();
+    }
+    ring.push_back(item);
+}
+
+/// Where the heat map has a value: four buckets a power of two from 4 µs on, one a microsecond below.
+fn heat_bucket(us: u64) -> u64 {
+    // As the cells of a histogram are numbered, whose division is four.
+    let halvings = u64::from((us | 7).ilog2() - 2);
+    4 * halvings + (us >> halvings)
+}
+
+/// Pairs of a bucket's number and its count, in ascending order. Exact: no cell of the histogram is wider than a bucket.
+fn heat<S: Serializer>(latency: &Delta<128>, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut buckets: Vec<(u64, u64)> = Vec::new();
+    for (us, count) in latency.values() {
+        let bucket = heat_bucket(us);
+        match buckets.last_mut() {
+            Some((last, sum)) if *last == bucket => *sum += count,
+            _ => buckets.push((bucket, count)),
         }
     }
+    buckets.serialize(serializer)
 }
 
 impl Track {
@@ -472,44 +447,35 @@ impl Track {
         }
     }
 
-    /// Takes in one second: attempts that came to an end, how they went wrong, and bytes that are kept of it. Adds the
-    /// second's latencies to those of all backends.
-    fn tick(&mut self, standing: Standing, scratch: &mut Scratch) -> (u32, Errors, usize) {
+    /// Takes in one second, adds its latencies to those of all backends, and gives how many bytes are kept of it.
+    fn tick(&mut self, state: BackendState, scratch: &mut Scratch) -> usize {
         let before = self.now;
         let activity = self.counts.activity();
         let happened = activity != std::mem::replace(&mut self.activity, activity);
         let second = happened.then(|| self.read(scratch));
+        let mut percentiles = [0; 2];
+        if let Some(second) = &second {
+            scratch.fine.clear();
+            second.total.add_to(&mut scratch.fine);
+            scratch.all.add_merged(&scratch.fine);
+            percentiles = scratch.fine.quantiles([0.5, 0.99]);
+        }
         let narrow = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
-        let errors = Errors {
-            own: 0,
-            backend: self.now.server_errors - before.server_errors,
-            failures: self.now.failures - before.failures,
-        };
-        let [p50_ns, p99_ns] = match &second {
-            Some(second) => {
-                scratch.fine.clear();
-                second.total.add_to(&mut scratch.fine);
-                scratch.all.add_merged(&scratch.fine);
-                scratch.fine.quantiles([0.5, 0.99])
-            }
-            None => [0; 2],
-        };
+        let [p50, p99] = percentiles.map(|ns| narrow(ns / 1_000));
+        let failed = |now: &BackendNow| now.server_errors + now.failures;
         let row = BackendRow {
             selections: narrow(self.now.selections - before.selections),
             attempts: narrow(self.now.attempts - before.attempts),
-            errors: narrow(errors.total()),
-            in_flight: narrow(standing.in_flight),
-            p50_ns,
-            p99_ns,
-            state: standing.state,
+            failures: narrow(failed(&self.now) - failed(&before)),
+            in_flight: narrow(state.in_flight),
+            p50,
+            p99,
+            state: state.condition,
         };
-        if self.rows.len() == ROWS {
-            self.rows.pop_front();
-        }
-        self.rows.push_back(row);
+        push(&mut self.rows, row);
         let kept = second.as_ref().map_or(0, |second| second.heap_bytes());
         self.seconds.push_back(second);
-        (row.attempts, errors, kept)
+        kept
     }
 
     /// Brings `now` up to date, and gives what is new.
@@ -518,10 +484,11 @@ impl Track {
             fine, coarse, bytes, ..
         } = scratch;
         let mut second = Box::<Second>::default();
-        fine.clear();
         let mut now = BackendNow::default();
+        fine.clear();
         for cells in self.counts.by_worker() {
             now.selections += cells.selections.get();
+            now.retries += cells.retries.get();
             now.failures += cells.failures.get();
             cells.statuses.for_each(|status, count| {
                 now.attempts += count;
@@ -533,7 +500,8 @@ impl Track {
         [now.p50_ns, now.p99_ns] = fine.quantiles([0.5, 0.99]);
         self.now = now;
         second.total = self.total.advance(fine, bytes);
-        for (phase, (seen, delta)) in self.phases.iter_mut().zip(&mut second.phases).enumerate() {
+        let phases = self.phases.iter_mut().zip(&mut second.phases);
+        for (phase, (seen, delta)) in phases.enumerate() {
             coarse.clear();
             for cells in self.counts.by_worker() {
                 coarse.add(&cells.phases[phase]);

@@ -9,14 +9,19 @@
 //! What is counted by backend stands with the backend ([`BackendCounts`]), a line for each worker, so that backends may
 //! come and go while the shards stay.
 
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
 use super::cell::Counter;
+use super::exemplar::{Exemplar, Exemplars};
 use super::histogram::{Coarse, Fine};
+use super::process;
 use super::status::StatusCodes;
+use crate::clock::Span;
 use crate::reason::Reason;
+use crate::sys;
 
 /// What one worker counted. See the module's documentation for who may write.
 #[derive(Debug)]
@@ -24,6 +29,12 @@ pub struct Shard {
     worker: CachePadded<WorkerCells>,
     /// The number of the worker.
     number: usize,
+    /// The kernel's id of its thread; 0: it has not begun.
+    thread: AtomicU64,
+    /// The descriptor of its ring; −1: it has none.
+    ring: AtomicI32,
+    /// Bytes of its buffers in use, a moment ago.
+    buffer_bytes: AtomicU64,
 }
 
 /// The counters of one backend, a line for each worker. They live as long as the backend, over every reload.
@@ -109,6 +120,7 @@ pub(super) struct BackendCells {
     pub(super) latency: Fine,
     /// By [`Series`] but for the total.
     pub(super) phases: [Coarse; Series::PHASES.len()],
+    pub(super) exemplars: Exemplars,
 }
 
 /// What is measured of a backend's exchanges.
@@ -169,12 +181,12 @@ impl Series {
 /// The parts of one exchange's time; none: it had no such part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Phases {
-    pub first_byte: Option<Duration>,
-    pub connect: Option<Duration>,
-    pub queue: Option<Duration>,
-    pub weir: Option<Duration>,
-    pub upload: Option<Duration>,
-    pub download: Option<Duration>,
+    pub first_byte: Option<Span>,
+    pub connect: Option<Span>,
+    pub queue: Option<Span>,
+    pub weir: Option<Span>,
+    pub upload: Option<Span>,
+    pub download: Option<Span>,
 }
 
 impl Shard {
@@ -192,7 +204,43 @@ impl Shard {
                 reasons: [const { Counter::new() }; Reason::ALL.len()],
             }),
             number,
+            thread: AtomicU64::new(0),
+            ring: AtomicI32::new(-1),
+            buffer_bytes: AtomicU64::new(0),
         }
+    }
+
+    /// The worker's thread is the calling one: the kernel counts its time on a CPU under this id.
+    pub fn runs_here(&self) {
+        self.thread.store(sys::thread_id(), Ordering::Relaxed);
+    }
+
+    /// The worker's ring is this descriptor.
+    pub fn has_ring(&self, descriptor: i32) {
+        self.ring.store(descriptor, Ordering::Relaxed);
+    }
+
+    pub fn ring(&self) -> Option<i32> {
+        Some(self.ring.load(Ordering::Relaxed)).filter(|ring| *ring >= 0)
+    }
+
+    /// The kernel's id of the worker's thread; 0 before it began.
+    pub fn thread(&self) -> u64 {
+        self.thread.load(Ordering::Relaxed)
+    }
+
+    /// So many bytes of the worker's buffers are in use now.
+    pub fn set_buffer_bytes(&self, bytes: usize) {
+        self.buffer_bytes.store(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub fn buffer_bytes(&self) -> u64 {
+        self.buffer_bytes.load(Ordering::Relaxed)
+    }
+
+    /// What the worker's thread spent on a CPU; 0 before it began.
+    pub fn busy_seconds(&self) -> f64 {
+        process::thread_cpu_seconds(self.thread.load(Ordering::Relaxed)).unwrap_or(0.0)
     }
 
     /// A request was received (requests for weir's own metrics aside).
@@ -238,19 +286,24 @@ impl Shard {
         let Some(cells) = self.cells(backend) else {
             return;
         };
-        let Phases {
-            first_byte,
-            connect,
-            queue,
-            weir,
-            upload,
-            download,
-        } = *phases;
-        let measured = [first_byte, connect, queue, weir, upload, download];
-        for (series, elapsed) in cells.phases.iter().zip(measured) {
+        // One by one: a loop over an array of them costs more than what it counts.
+        let record = |series: usize, elapsed: Option<Span>| {
             if let Some(elapsed) = elapsed {
-                series.record(elapsed);
+                cells.phases[series].record_nanos(elapsed.as_nanos());
             }
+        };
+        record(0, phases.first_byte);
+        record(1, phases.connect);
+        record(2, phases.queue);
+        record(3, phases.weir);
+        record(4, phases.upload);
+        record(5, phases.download);
+    }
+
+    /// Keeps a traced exchange as an example of its latency.
+    pub fn exemplar(&self, backend: &BackendCounts, exemplar: &Exemplar) {
+        if let Some(cells) = self.cells(backend) {
+            cells.exemplars.keep(exemplar);
         }
     }
 

@@ -6,10 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use super::histogram::{Fine, Merged};
-use super::shard::{BackendCounts, Shard};
+use super::distribution::{Distribution, EDGES_US};
+use super::exemplar::Exemplar;
+use super::histogram::Merged;
+use super::shard::{BackendCounts, Series, Shard};
+use crate::balance::breaker;
 use crate::reason::Reason;
 
 /// What the metrics say that nobody counts.
@@ -17,6 +20,10 @@ use crate::reason::Reason;
 pub struct Info {
     /// In the order of the shards' backend indices.
     pub backends: Vec<BackendInfo>,
+    /// The pool's name.
+    pub pool: String,
+    /// What each worker's driver is called.
+    pub drivers: Vec<String>,
     /// The strategy's type, spelled as users do: `round-robin`, `random`, …
     pub algorithm: String,
     /// When weir started to serve.
@@ -42,6 +49,11 @@ pub struct BackendState {
     pub eligible: bool,
     /// Attempts that are under way.
     pub in_flight: u64,
+    /// One word for what it is, as in `GET /backends`.
+    pub condition: &'static str,
+    pub breaker: breaker::State,
+    pub breaker_openings: u64,
+    pub ejections: u64,
 }
 
 /// Everything counted, over all workers.
@@ -49,6 +61,10 @@ pub struct BackendState {
 pub struct Snapshot {
     pub uptime: Duration,
     pub algorithm: String,
+    pub pool: String,
+    pub drivers: Vec<String>,
+    /// When it was taken, by the wall clock.
+    pub at: SystemTime,
     /// In the order of [`Info::backends`].
     pub backends: Vec<BackendTotals>,
     /// In the order of the shards: worker 0 first.
@@ -58,7 +74,7 @@ pub struct Snapshot {
 }
 
 /// What one worker counted beside its backends.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct WorkerTotals {
     pub exchanges: u64,
     pub connections_accepted: u64,
@@ -68,6 +84,8 @@ pub struct WorkerTotals {
     pub client_aborts: u64,
     /// Closed at once, for `limits.max_connections_per_ip`.
     pub connections_refused: u64,
+    /// What its thread spent on a CPU.
+    pub busy_seconds: f64,
 }
 
 /// One backend over all workers.
@@ -84,6 +102,10 @@ pub struct BackendTotals {
     /// Answers by status code.
     pub statuses: BTreeMap<u16, u64>,
     pub latency: Latency,
+    /// In the order of [`Series::ALL`].
+    pub series: [Distribution; Series::ALL.len()],
+    /// The latest traced exchange of each bucket of the total.
+    pub exemplars: Vec<Option<Exemplar>>,
 }
 
 /// The latency of a backend's answers.
@@ -96,10 +118,20 @@ pub struct Latency {
     pub max_ns: u64,
     /// The p50, p95 and p99 are those of one histogram over all workers, with 3 significant digits.
     pub p50_ns: u64,
+    pub p90_ns: u64,
     pub p95_ns: u64,
     pub p99_ns: u64,
+    pub p999_ns: u64,
     /// Answers that took more than an hour, which the percentiles count as an hour.
     pub clamped: u64,
+}
+
+/// What was dropped since the start because nobody took it in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    pub log_lines: u64,
+    pub access_log_lines: u64,
+    pub spans: u64,
 }
 
 impl BackendTotals {
@@ -112,12 +144,12 @@ impl BackendTotals {
 impl Snapshot {
     /// Reads all `shards` (worker 0 first). `state` is asked once for each backend, by index.
     pub fn take(shards: &[Arc<Shard>], info: &Info, state: impl Fn(usize) -> BackendState) -> Snapshot {
-        let mut latencies = LatencyScratch::new();
+        let mut scratch = Scratch::default();
         let backends = info
             .backends
             .iter()
             .enumerate()
-            .map(|(index, info)| backend_totals(info, state(index), &mut latencies))
+            .map(|(index, info)| backend_totals(info, state(index), &mut scratch))
             .collect();
         let mut reasons = [0; Reason::ALL.len()];
         for shard in shards {
@@ -128,6 +160,9 @@ impl Snapshot {
         Snapshot {
             uptime: info.started.elapsed(),
             algorithm: info.algorithm.clone(),
+            pool: info.pool.clone(),
+            drivers: info.drivers.clone(),
+            at: SystemTime::now(),
             backends,
             workers: shards.iter().map(|shard| worker_totals(shard)).collect(),
             reasons,
@@ -166,10 +201,11 @@ fn worker_totals(shard: &Shard) -> WorkerTotals {
         accept_errors: cells.accept_errors.get(),
         client_aborts: cells.client_aborts.get(),
         connections_refused: cells.connections_refused.get(),
+        busy_seconds: shard.busy_seconds(),
     }
 }
 
-fn backend_totals(info: &BackendInfo, state: BackendState, latencies: &mut LatencyScratch) -> BackendTotals {
+fn backend_totals(info: &BackendInfo, state: BackendState, scratch: &mut Scratch) -> BackendTotals {
     let mut totals = BackendTotals {
         info: info.clone(),
         state,
@@ -180,6 +216,8 @@ fn backend_totals(info: &BackendInfo, state: BackendState, latencies: &mut Laten
         connect_failures: 0,
         statuses: BTreeMap::new(),
         latency: Latency::default(),
+        series: Default::default(),
+        exemplars: vec![None; EDGES_US.len() + 1],
     };
     for cells in info.counts.by_worker() {
         totals.selections += cells.selections.get();
@@ -190,51 +228,54 @@ fn backend_totals(info: &BackendInfo, state: BackendState, latencies: &mut Laten
         cells.statuses.for_each(|status, count| {
             *totals.statuses.entry(status).or_default() += count;
         });
-        latencies.merged.add(&cells.latency);
+        for (index, kept) in totals.exemplars.iter_mut().enumerate() {
+            let newer = |found: &Exemplar| kept.is_none_or(|kept| kept.unix_millis < found.unix_millis);
+            if let Some(found) = cells.exemplars.get(index).filter(newer) {
+                *kept = Some(found);
+            }
+        }
     }
-    totals.latency = latencies.finish();
+    for (index, (series, distribution)) in Series::ALL.iter().zip(&mut totals.series).enumerate() {
+        *distribution = match series {
+            Series::Total => {
+                scratch.fine.clear();
+                let cells = info.counts.by_worker();
+                cells.for_each(|cells| scratch.fine.add(&cells.latency));
+                scratch.fine.distribution()
+            }
+            _ => {
+                scratch.coarse.clear();
+                let cells = info.counts.by_worker();
+                cells.for_each(|cells| scratch.coarse.add(&cells.phases[index - 1]));
+                scratch.coarse.distribution()
+            }
+        };
+    }
+    totals.latency = Latency::of(&totals.series[0]);
     totals
 }
 
-/// What adding up latencies needs, made once for all backends of a snapshot.
-struct LatencyScratch {
-    merged: Merged<1024>,
-    hdr: hdrhistogram::Histogram<u64>,
+/// What adding up needs, made once for all backends of a snapshot.
+#[derive(Default)]
+struct Scratch {
+    fine: Merged<1024>,
+    coarse: Merged<128>,
 }
 
-impl LatencyScratch {
-    fn new() -> LatencyScratch {
-        LatencyScratch {
-            merged: Merged::new(),
-            hdr: Fine::empty_hdr(),
+impl Latency {
+    /// The figures of a distribution.
+    pub fn of(distribution: &Distribution) -> Latency {
+        Latency {
+            count: distribution.count,
+            mean_ns: distribution.mean_ns(),
+            max_ns: distribution.max_ns,
+            p50_ns: distribution.quantile_ns(0.50),
+            p90_ns: distribution.quantile_ns(0.90),
+            p95_ns: distribution.quantile_ns(0.95),
+            p99_ns: distribution.quantile_ns(0.99),
+            p999_ns: distribution.quantile_ns(0.999),
+            clamped: distribution.clamped,
         }
-    }
-
-    /// The figures of what was added since the last call; empty again afterwards.
-    fn finish(&mut self) -> Latency {
-        let merged = &self.merged;
-        if merged.count == 0 {
-            self.merged.clear();
-            return Latency::default();
-        }
-        merged.merge_into(&mut self.hdr);
-        // A cell is as wide as its precision; nothing was slower than the slowest.
-        let percentile = |quantile| {
-            let us = self.hdr.value_at_quantile(quantile);
-            us.saturating_mul(1_000).min(merged.max_ns)
-        };
-        let latency = Latency {
-            count: merged.count,
-            mean_ns: u64::try_from(merged.sum_ns / u128::from(merged.count)).unwrap_or(u64::MAX),
-            max_ns: merged.max_ns,
-            p50_ns: percentile(0.50),
-            p95_ns: percentile(0.95),
-            p99_ns: percentile(0.99),
-            clamped: merged.clamped,
-        };
-        self.merged.clear();
-        self.hdr.reset();
-        latency
     }
 }
 
@@ -246,6 +287,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::{BackendInfo, BackendState, Info, Snapshot};
+    use crate::balance::breaker;
     use crate::metrics::{BackendCounts, Shard};
     use crate::reason::Reason;
 
@@ -253,6 +295,10 @@ mod tests {
         healthy: true,
         eligible: true,
         in_flight: 0,
+        condition: "up",
+        breaker: breaker::State::Closed,
+        breaker_openings: 0,
+        ejections: 0,
     };
 
     fn info(backends: usize) -> Info {
@@ -264,6 +310,8 @@ mod tests {
                     counts: Arc::new(BackendCounts::new(3)),
                 })
                 .collect(),
+            pool: "default".to_owned(),
+            drivers: Vec::new(),
             algorithm: "round-robin".to_owned(),
             started: Instant::now(),
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::balance::outcome::Outcome;
 use crate::buffer::{self, Buffer};
-use crate::clock::{self, Millis};
+use crate::clock::{self, Millis, Moment};
 use crate::config::model::HostMode;
 use crate::http1::rewrite::{HostRewrite, RequestRewrite, request_bound, write_request};
 use crate::limits::address;
@@ -12,9 +12,11 @@ use crate::proxy::body::BodyFollower;
 use crate::proxy::connection::log_refusal;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::join;
-use crate::proxy::request_body::{self, Kept, Progress, PumpEnd};
+use crate::proxy::progress::Progress;
+use crate::proxy::request_body::{self, Kept, PumpEnd};
 use crate::proxy::response::{NoAnswer, Response, ResponseEnd};
 use crate::reason::Reason;
+use crate::record::Part;
 use crate::upstream::backend::Backend;
 use crate::upstream::pool::Connection;
 
@@ -84,10 +86,14 @@ impl<'a> Exchange<'a> {
     /// One try at one backend. `fresh`: no idle connection will do, unless `upstream.max_connections` leaves no other, and
     /// then only after a look at it.
     pub(super) async fn attempt(&mut self, backend: &Arc<Backend>, fresh: bool) -> AttemptEnd {
+        self.begin_span();
         let mut outgoing = match self.prepare(backend) {
             Ok(outgoing) => outgoing,
             Err(reason) => return AttemptEnd::Client(PumpEnd::Refused(reason)),
         };
+        if self.is_traced() {
+            self.explain();
+        }
         let must_be_quiet = !self.asked.method.is_idempotent();
         let idle = if fresh {
             None
@@ -98,7 +104,7 @@ impl<'a> Exchange<'a> {
         };
         let connection = match idle {
             Some(connection) => connection,
-            None => match Box::pin(self.connect(backend)).await {
+            None => match Box::pin(self.connect(backend, &self.request.head.progress)).await {
                 Ok(connection) => connection,
                 Err(failure) => return AttemptEnd::Failed(failure),
             },
@@ -129,14 +135,12 @@ impl<'a> Exchange<'a> {
         if self.view.config.hedge.enabled && self.may_repeat() {
             return Box::pin(self.hedged(connection, outgoing.buffer, outgoing.taken)).await;
         }
-        let progress = Progress::default();
-        progress.request_done.set(true);
-        progress.whole.set(true);
+        let progress = self.request.head.progress.clone();
+        progress.whole_request_sent();
         let relayed = self
             .response(&connection, &progress, outgoing.buffer)
             .relay()
             .await;
-        self.head_at = progress.head_at.get();
         self.end_of(relayed, connection, outgoing.taken)
     }
 
@@ -170,13 +174,19 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    pub(super) async fn connect(&self, backend: &Arc<Backend>) -> Result<Connection, Failure> {
+    pub(super) async fn connect(
+        &self,
+        backend: &Arc<Backend>,
+        progress: &Progress,
+    ) -> Result<Connection, Failure> {
         let (settings, shard) = (&self.view.config.upstream, &self.worker.shard);
+        let began = Moment::now();
         let connected = self
             .worker
             .upstream
             .connect(backend, settings, self.view.connect_patience)
             .await;
+        progress.connect.set(Some(began.elapsed()));
         match connected {
             Ok(connection) => {
                 // Under `upstream.max_connections` it may be one that somebody else gave back.
@@ -217,6 +227,8 @@ impl<'a> Exchange<'a> {
                 .is_some_and(|peer| address::is_trusted(peer, &self.view.config.server.trusted_proxies)),
             scheme: "http",
             via: http.via,
+            request_id: self.request.head.record.captured.part(Part::RequestId),
+            trace_parent: self.request.head.record.captured.part(Part::TraceParent),
         };
         let bound = request_bound(head, &rewrite);
         let behind = self.request.inbound.buffer.len() - self.request.head_len;
@@ -288,7 +300,7 @@ impl<'a> Exchange<'a> {
 
     /// The rest of the request body and the response, at once.
     async fn both_ways(&mut self, connection: Connection, mut outgoing: Outgoing) -> AttemptEnd {
-        let progress = Progress::default();
+        let progress = self.request.head.progress.clone();
         let sent = self.request.head_len + outgoing.taken;
         let mut kept = if self.may_repeat() {
             Kept::new(
@@ -319,7 +331,6 @@ impl<'a> Exchange<'a> {
             let mut response = self.response(&connection, &progress, outgoing.buffer);
             join::until_second(pump, response.relay(), |(end, _)| end.stops_the_exchange()).await
         };
-        self.head_at = progress.head_at.get();
         client.set_read_deadline(Millis::NEVER);
         let pumped = pumped.map(|(pump_end, rest)| {
             self.request.inbound.buffer = rest;

@@ -14,6 +14,7 @@ use crate::http1::Method;
 use crate::proxy::answer::{AnswerOptions, write_answer};
 use crate::proxy::context::Context;
 use crate::proxy::exchange::Exchange;
+use crate::proxy::notes::tell_refusal;
 use crate::proxy::placement::Limited;
 use crate::proxy::tables::HeadSlot;
 use crate::reason::Reason;
@@ -216,6 +217,9 @@ async fn read_head(
         if buffer.spare() == 0 {
             buffer = grow(buffer).ok_or(Refusal::new(Reason::OutOfMemory, "no buffer for a large head"))?;
         }
+        if !buffer.is_empty() {
+            head.record.arrives();
+        }
         match client.read(&mut buffer).await {
             Ok(0) if client.expired() => {
                 return Err(Refusal::new(Reason::HeadTimeout, "timeouts.request_head passed"));
@@ -246,10 +250,14 @@ pub fn grow(mut full: Buffer) -> Option<Buffer> {
 async fn refuse(worker: &Context, client: &Client, refusal: &Refusal) {
     worker.shard.exchange_received();
     log_refusal(client, refusal.reason, refusal.detail);
-    if answer(worker, client, refusal.reason, None, true, refusal.head_only)
-        .await
-        .is_ok()
-    {
+    let answered = answer(worker, client, refusal.reason, None, true, refusal.head_only).await;
+    tell_refusal(
+        worker,
+        client,
+        refusal.reason,
+        answered.as_ref().map_or(0, |&bytes| bytes),
+    );
+    if answered.is_ok() {
         linger(client).await;
     }
 }
@@ -259,7 +267,7 @@ pub fn log_refusal(client: &Client, reason: Reason, detail: &str) {
     tracing::info!(reason = reason.word(), detail, client = %PeerName(client.peer), "request refused");
 }
 
-/// Sends an own answer and counts it; `limited`: what is told to a client that is past its rate.
+/// Sends an own answer and counts it; says how long it was. `limited`: what is told to a client that is past its rate.
 ///
 /// # Errors
 /// The client is gone.
@@ -270,7 +278,7 @@ pub(super) async fn answer(
     limited: Option<Limited>,
     close: bool,
     head_only: bool,
-) -> io::Result<()> {
+) -> io::Result<usize> {
     worker.shard.own_answer(reason);
     let view = worker.view();
     let options = AnswerOptions {
@@ -282,9 +290,14 @@ pub(super) async fn answer(
     };
     let mut out = buffer::small();
     write_answer(reason, options, &mut out);
+    let length = out.len();
     let stall = view.config.timeouts.response_body;
     drop(view);
-    client.write_all(&mut out, stall).await.error.map_or(Ok(()), Err)
+    client
+        .write_all(&mut out, stall)
+        .await
+        .error
+        .map_or(Ok(length), Err)
 }
 
 /// Ends the sending side and reads what the client still had under way, for a moment.

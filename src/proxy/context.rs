@@ -7,17 +7,35 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::access_log::{self, AccessLog};
 use crate::balance::pick::Local;
+use crate::exchanges::Kept;
 use crate::limits::admission::Admission;
 use crate::limits::connections::ConnectionTable;
 use crate::limits::queue::{Queue, QueueShared};
 use crate::metrics::Shard;
+use crate::metrics::exemplar::Exemplar;
 use crate::proxy::tables::HeadTables;
+use crate::record::{Finished, Outcome};
 use crate::server::wake::WakeHandle;
 use crate::snapshot::{Published, View};
+use crate::sys;
+use crate::trace::Traced;
+use crate::trace::spans::Spans;
 use crate::upstream::backend::Backend;
 use crate::upstream::pool::Upstream;
 use crate::wire::Wires;
+
+/// Who is told of exchanges that are over, besides the metrics.
+#[derive(Clone, Debug, Default)]
+pub struct Observers {
+    /// None: off.
+    pub access_log: Option<Arc<AccessLog>>,
+    /// None: none is kept.
+    pub kept: Option<Arc<Kept>>,
+    /// None: off.
+    pub spans: Option<Arc<Spans>>,
+}
 
 /// What all workers share.
 pub struct Common {
@@ -28,6 +46,8 @@ pub struct Common {
     pub connections: Option<Arc<ConnectionTable>>,
     /// By worker.
     pub wakes: Box<[WakeHandle]>,
+    /// Who is told of exchanges that are over.
+    pub observers: Observers,
     /// What rate limits count time from.
     pub began: Instant,
 }
@@ -46,6 +66,7 @@ pub struct Context {
     /// This worker's line of those who wait for a slot.
     pub queue: Queue,
     pub admission: RefCell<Option<Admission>>,
+    access_log: Option<access_log::Handle>,
     closing: Cell<bool>,
     scratch: RefCell<Vec<u8>>,
 }
@@ -72,6 +93,11 @@ impl Context {
         Context {
             queue: Queue::new(common.queue.clone(), number, wake),
             admission: RefCell::new(admission),
+            access_log: common
+                .observers
+                .access_log
+                .as_ref()
+                .and_then(|log| access_log::Handle::new(log, number)),
             common,
             view: RefCell::new(view),
             workers,
@@ -132,6 +158,47 @@ impl Context {
     /// From now on every answer is the last of its connection.
     pub fn close(&self) {
         self.closing.set(true);
+    }
+
+    /// Tells of an exchange that is over.
+    pub fn tell(&self, finished: &Finished<'_>, view: &View) {
+        let record = finished.record;
+        if let Some(deciding) = record.deciding()
+            && matches!(deciding.outcome, Outcome::Status(_))
+            && let Some(backend) = finished.backend_of(deciding)
+        {
+            self.shard.phases(&backend.counts, &record.phases(deciding));
+        }
+        if record.logged
+            && let (Some(log), Some(settings)) = (&self.access_log, &view.access_log)
+        {
+            log.tell(finished, settings);
+        }
+        if let Some(traced) = record.trace.filter(|traced| traced.context.sampled) {
+            self.tell_traced(finished, view, traced);
+        }
+        if let Some(kept) = &self.common.observers.kept {
+            kept.tell(finished, view.slow, &view.redaction);
+        }
+    }
+
+    /// A sampled exchange has spans, and is an example of its latency.
+    #[cold]
+    fn tell_traced(&self, finished: &Finished<'_>, view: &View, traced: Traced) {
+        if let Some(spans) = &self.common.observers.spans {
+            spans.tell(finished, &view.redaction);
+        }
+        let Some(deciding) = finished.record.deciding() else {
+            return;
+        };
+        if let (Outcome::Status(_), Some(backend)) = (deciding.outcome, finished.backend_of(deciding)) {
+            let exemplar = Exemplar {
+                trace_id: traced.context.trace_id,
+                elapsed_ns: deciding.took.as_nanos(),
+                unix_millis: sys::coarse_unix_millis(),
+            };
+            self.shard.exemplar(&backend.counts, &exemplar);
+        }
     }
 
     /// Lets `write` fill an empty vector that the worker keeps for this purpose.

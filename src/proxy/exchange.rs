@@ -7,25 +7,26 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::balance::outcome::Outcome;
 use crate::balance::pool::Choice;
 use crate::balance::tried::Tried;
 use crate::buffer::Buffer;
-use crate::clock::{self, Millis};
+use crate::clock::{self, Millis, Moment};
 use crate::http1::Method;
 use crate::http1::framing::BodyLength;
 use crate::limits::queue::Queue;
-use crate::proxy::attempt::{AttemptEnd, Failure, outcome_of};
+use crate::proxy::attempt::{AttemptEnd, Failure};
 use crate::proxy::body::BodyFollower;
 use crate::proxy::connection::{After, Client, Inbound, PeerName, Request, answer, log_refusal};
 use crate::proxy::context::Context;
 use crate::proxy::placement::Limited;
 use crate::proxy::request_body::PumpEnd;
 use crate::proxy::response::{Asked, Complete, ResponseEnd};
-use crate::proxy::tunnel::{self, TunnelEnd};
+use crate::proxy::tunnel;
 use crate::reason::Reason;
+use crate::record::{self, Kind, Termination};
 use crate::snapshot::{Pool, View};
 use crate::upstream::backend::Backend;
 use crate::upstream::pool::Connection;
@@ -41,8 +42,6 @@ pub struct Exchange<'a> {
     pub(super) counted: bool,
     /// Some of the body went to a backend as it came: the request is not here any more.
     pub(super) torn: bool,
-    /// When the head of the last answer came, where its body took longer.
-    pub(super) head_at: Option<Instant>,
     pub(super) tried: Tried,
     /// Attempts after the first.
     pub(super) retries: u32,
@@ -67,7 +66,7 @@ pub(super) struct Placed<'a> {
     pub(super) index: usize,
     /// Who is told that the slot is free again.
     queue: Option<&'a Queue>,
-    started: Instant,
+    started: Moment,
 }
 
 impl<'a> Placed<'a> {
@@ -84,11 +83,11 @@ impl<'a> Placed<'a> {
             index: choice.map_or(0, |choice| choice.index),
             choice,
             queue,
-            started: Instant::now(),
+            started: Moment::now(),
         }
     }
 
-    pub(super) fn started(&self) -> Instant {
+    pub(super) fn started(&self) -> Moment {
         self.started
     }
 
@@ -112,7 +111,13 @@ impl Drop for Placed<'_> {
 }
 
 impl<'a> Exchange<'a> {
-    pub fn new(worker: &'a Rc<Context>, view: &'a Rc<View>, client: &'a Client, request: Request) -> Self {
+    pub fn new(
+        worker: &'a Rc<Context>,
+        view: &'a Rc<View>,
+        client: &'a Client,
+        mut request: Request,
+    ) -> Self {
+        request.head.record.begin(Moment::now());
         let head = &request.head.request;
         let server = &view.config.server;
         let keep_alive = head.wants_keep_alive()
@@ -129,7 +134,6 @@ impl<'a> Exchange<'a> {
             asked,
             counted: true,
             torn: false,
-            head_at: None,
             tried: Tried::default(),
             retries: 0,
             sticky: None,
@@ -153,6 +157,7 @@ impl<'a> Exchange<'a> {
             };
         }
         self.worker.shard.exchange_received();
+        self.introduce();
         if let (BodyLength::Length(length), Some(max)) =
             (self.request.head.request.body(), view.config.http.max_body_bytes)
             && length > max
@@ -230,6 +235,8 @@ impl<'a> Exchange<'a> {
         if stale && !paid {
             // The dead connection's place in the list of wires is somebody else's by now.
             self.client.wire.wait_for_nobody();
+            self.note(record::Outcome::Failed(Reason::BackendReset), Moment::now());
+            self.request.head.progress.begin(Kind::Repeat);
             end = Box::pin(self.attempt(backend, true)).await;
         }
         self.client.wire.wait_for_nobody();
@@ -240,15 +247,15 @@ impl<'a> Exchange<'a> {
                 request_done,
             } => match end {
                 ResponseEnd::Complete(complete) => {
-                    self.record(Some(complete.status), Outcome::Status(complete.status));
+                    self.answered(complete.status, Termination::COMPLETE);
                     Ok(self.go_on(complete, connection, request_done))
                 }
                 ResponseEnd::Upgraded(behind) => {
-                    self.record(Some(101), Outcome::Status(101));
+                    self.answered(101, Termination::CUT);
                     Ok(Box::pin(self.tunnel(connection, behind)).await)
                 }
                 ResponseEnd::Refused { status, reusable } => {
-                    self.record(Some(status), Outcome::Status(status));
+                    self.record(record::Outcome::Status(status), Outcome::Status(status));
                     if reusable {
                         self.worker.upstream.keep(connection, false, clock::now());
                     }
@@ -257,7 +264,7 @@ impl<'a> Exchange<'a> {
                     Err(Reason::BadResponse)
                 }
                 ResponseEnd::Cut { reason } => {
-                    self.record(None, outcome_of(reason));
+                    self.cut(reason);
                     self.log_failure(backend, reason, "failed in the middle of a response");
                     Ok(After::Abort)
                 }
@@ -268,7 +275,7 @@ impl<'a> Exchange<'a> {
                 let outcome = if paid { Outcome::Stale } else { failure.outcome() };
                 // What was just paid for is the next attempt.
                 let next = paid && std::mem::take(&mut self.on_budget);
-                self.record(None, outcome);
+                self.record(record::Outcome::Failed(failure.reason), outcome);
                 // Who speaks no HTTP will not do better at once.
                 self.failed_in_passing &= failure.reason != Reason::BadResponse;
                 self.log_failure(backend, failure.reason, &failure.detail);
@@ -376,13 +383,13 @@ impl<'a> Exchange<'a> {
         let from_client = std::mem::replace(&mut self.request.inbound.buffer, Buffer::none());
         // A tunnel lives long; it takes memory only while bytes move.
         self.request.inbound.admission = None;
-        match tunnel::run(self.view, self.client, &connection, from_client, behind).await {
-            TunnelEnd::Clean => After::Close,
-            TunnelEnd::Broken => {
-                connection.transport().reset_on_close();
-                After::Abort
-            }
+        let end = tunnel::run(self.view, self.client, &connection, from_client, behind).await;
+        self.end_tunnel(end);
+        if end.broken.is_none() {
+            return After::Close;
         }
+        connection.transport().reset_on_close();
+        After::Abort
     }
 
     async fn end_by_client(&mut self, end: PumpEnd) -> After {
@@ -393,6 +400,7 @@ impl<'a> Exchange<'a> {
                     self.worker.local.borrow_mut().budget.give_back(clock::now());
                 }
                 self.worker.shard.client_abort();
+                self.client_left();
                 After::Abort
             }
         }
@@ -417,13 +425,13 @@ impl<'a> Exchange<'a> {
     /// Answers instead of a backend. The connection goes on only if all of the request is here and can be passed over.
     async fn answer_with(&mut self, reason: Reason, limited: Option<Limited>) -> After {
         self.client.set_write_limit(Millis::NEVER);
+        self.request.head.record.answered(reason);
         let passed_over = self.pass_over_request();
         let keep_alive = self.asked.keep_alive && passed_over && !self.worker.is_closing();
         let head_only = self.asked.method == Method::Head;
-        if answer(self.worker, self.client, reason, limited, !keep_alive, head_only)
-            .await
-            .is_err()
-        {
+        let answered = answer(self.worker, self.client, reason, limited, !keep_alive, head_only).await;
+        self.note_own_answer(&answered);
+        if answered.is_err() {
             return After::Abort;
         }
         if keep_alive {
@@ -474,15 +482,22 @@ impl<'a> Exchange<'a> {
     }
 
     /// Counts the end of an attempt, and lets the pool learn from it.
-    fn record(&mut self, status: Option<u16>, outcome: Outcome) {
+    pub(super) fn record(&mut self, ended: record::Outcome, outcome: Outcome) {
+        let now = Moment::now();
+        self.note(ended, now);
         let Some(placed) = self.placed.as_mut().filter(|_| self.counted) else {
             return;
         };
         self.failed_in_passing = matches!(outcome, Outcome::Reset | Outcome::Status(_));
-        let took = placed.started.elapsed();
+        let took = Duration::from(now - placed.started);
+        let status = match ended {
+            record::Outcome::Status(status) => Some(status),
+            record::Outcome::Failed(_) | record::Outcome::Abandoned => None,
+        };
         self.worker.shard.attempt(&placed.backend.counts, status, took);
         // How long a client takes to read is not the backend's.
-        let to_head = self.head_at.take().map_or(took, |at| at - placed.started);
+        let head_at = self.request.head.progress.head_at.get();
+        let to_head = head_at.map_or(took, |at| Duration::from(at - placed.started));
         placed.settle(outcome, to_head);
         if self.view.config.hedge.enabled && !outcome.is_failure() {
             self.worker.local.borrow_mut().tail.record(to_head);

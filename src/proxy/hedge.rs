@@ -10,11 +10,11 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::buffer::{self, Buffer};
-use crate::clock;
+use crate::clock::{self, Moment};
 use crate::proxy::attempt::AttemptEnd;
 use crate::proxy::exchange::{Exchange, Placed};
-use crate::proxy::request_body::Progress;
 use crate::proxy::response::{NoAnswer, Response, ResponseEnd};
+use crate::record::{Kind, Outcome};
 use crate::upstream::pool::Connection;
 
 /// What the wait for a head came to.
@@ -52,7 +52,8 @@ impl<'a> Exchange<'a> {
         buffer: Buffer,
         taken: usize,
     ) -> AttemptEnd {
-        let progress = whole_request();
+        let progress = self.request.head.progress.clone();
+        progress.whole_request_sent();
         let mut heads = self.worker.heads.lend();
         let mut response = Response::new(
             self.worker,
@@ -79,7 +80,6 @@ impl<'a> Exchange<'a> {
         };
         let relayed = pass(&mut response, head).await;
         drop(response);
-        self.head_at = progress.head_at.get();
         self.end_of(relayed, connection, taken)
     }
 
@@ -91,7 +91,11 @@ impl<'a> Exchange<'a> {
         let Some(placed) = self.second_place() else {
             return Race::First(waiting.await);
         };
+        let (index, began) = (placed.index, placed.started());
         let race = self.race_second(waiting, placed).await;
+        if matches!(race, Race::First(_)) {
+            self.note_lost_hedge(index, began);
+        }
         // Whoever won: a hedge whose exchange goes on costs nothing in the end.
         self.worker.local.borrow_mut().budget.give_back(clock::now());
         race
@@ -107,14 +111,16 @@ impl<'a> Exchange<'a> {
         let Ok(outgoing) = self.prepare(backend) else {
             return Race::First(waiting.await);
         };
-        let began = placed.started();
+        let mut heads = self.worker.heads.lend();
+        let progress = heads.progress.clone();
+        progress.begin(Kind::Hedge);
         let mut request = outgoing.buffer;
         let taken = outgoing.taken;
         let (worker, patience) = (self.worker, self.view.head_patience);
         let connecting = async {
             let connection = match worker.upstream.take_idle(backend, false, clock::now()) {
                 Some(connection) => connection,
-                None => self.connect(backend).await.ok()?,
+                None => self.connect(backend, &progress).await.ok()?,
             };
             connection
                 .write_all(&mut request, patience)
@@ -127,8 +133,7 @@ impl<'a> Exchange<'a> {
             First::Right(None) => return Race::First(waiting.await),
             First::Right(Some(connection)) => connection,
         };
-        let progress = whole_request();
-        let mut heads = self.worker.heads.lend();
+        progress.whole_request_sent();
         let mut response = Response::new(
             self.worker,
             self.view,
@@ -151,10 +156,10 @@ impl<'a> Exchange<'a> {
         };
         self.client.wire.wait_for_nobody();
         self.cancel_first(placed);
+        self.request.head.progress = progress.clone();
         response.extra = self.cookie();
         let relayed = pass(&mut response, second).await;
         drop(response);
-        self.head_at = progress.head_at.get().or(Some(began));
         Race::Second(self.end_of(relayed, connection, taken))
     }
 
@@ -177,12 +182,13 @@ impl<'a> Exchange<'a> {
     /// The second attempt takes the first one's place. How long the first one has taken by now is a lower bound of what it
     /// would have taken, and all that is known of it.
     fn cancel_first(&mut self, second: Placed<'a>) {
+        self.note(Outcome::Abandoned, Moment::now());
         if let Some(first) = self.placed.replace(second) {
             let backend = first.backend;
             backend
                 .shared
                 .latency()
-                .record(first.started().elapsed(), clock::now());
+                .record(first.started().elapsed().into(), clock::now());
         }
     }
 }
@@ -191,13 +197,6 @@ impl<'a> Exchange<'a> {
 enum Race {
     First(Head),
     Second(AttemptEnd),
-}
-
-fn whole_request() -> Progress {
-    let progress = Progress::default();
-    progress.request_done.set(true);
-    progress.whole.set(true);
-    progress
 }
 
 async fn pass(response: &mut Response<'_>, head: Head) -> Result<ResponseEnd, NoAnswer> {

@@ -10,11 +10,14 @@ pub mod connection;
 pub mod context;
 
 pub mod exchange;
+mod explain;
 mod hedge;
 pub mod join;
 pub mod key;
 mod load_probe;
+mod notes;
 mod placement;
+pub mod progress;
 pub mod request_body;
 pub mod response;
 

@@ -7,7 +7,7 @@ use crate::balance::liveness::Candidates;
 use crate::balance::outcome::Outcome;
 use crate::balance::pool::{Ask, Choice};
 use crate::balance::tried::{TRIED_MAX, Tried};
-use crate::clock;
+use crate::clock::{self, Moment};
 use crate::limits::address::{self, Identity};
 use crate::limits::cookie;
 use crate::limits::queue::{QueueError, Take};
@@ -16,6 +16,7 @@ use crate::proxy::exchange::{Exchange, Placed};
 use crate::proxy::key::request_key;
 use crate::proxy::load_probe;
 use crate::reason::Reason;
+use crate::record::Kind;
 
 /// Why a request is refused before any backend is asked.
 pub(super) struct Limited {
@@ -77,12 +78,22 @@ impl<'a> Exchange<'a> {
     /// Nobody is eligible, or no slot became free in time.
     #[inline]
     pub(super) async fn place(&mut self) -> Result<Placed<'a>, Reason> {
+        let kind = if self.retries > 0 {
+            Kind::Retry
+        } else {
+            Kind::First
+        };
+        self.request.head.progress.begin(kind);
         let placed = match self.view.config.limits.max_inflight {
             None => self.place_at_once(),
             Some(max) => Box::pin(self.place_within(max)).await,
         };
         if self.view.asks_for_load {
             load_probe::send_due(self.worker, self.view, &self.ask(&[]));
+        }
+        if placed.is_err() {
+            let heads = &mut *self.request.head;
+            heads.record.queue += heads.progress.queue.get();
         }
         placed
     }
@@ -131,7 +142,9 @@ impl<'a> Exchange<'a> {
                 {
                     return Err(Reason::Overload);
                 }
+                let waiting = Moment::now();
                 let taken = queue.wait(began + patience, || self.take_slot(max)).await;
+                self.request.head.progress.queue.set(waiting.elapsed());
                 self.observe_delay(clock::now() - began);
                 taken.map_err(|error| match error {
                     QueueError::Full => Reason::QueueFull,

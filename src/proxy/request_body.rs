@@ -1,12 +1,12 @@
 //! Moving the rest of a request body to the backend while the response may already be on its way back.
 
-use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::buffer::{self, Buffer};
-use crate::clock;
+use crate::clock::{self, Moment};
 use crate::proxy::body::BodyFollower;
 use crate::proxy::connection::Client;
+use crate::proxy::progress::Progress;
 use crate::reason::Reason;
 use crate::snapshot::View;
 use crate::upstream::pool::Connection;
@@ -32,19 +32,6 @@ impl PumpEnd {
     pub fn stops_the_exchange(&self) -> bool {
         matches!(self, PumpEnd::ClientGone | PumpEnd::Refused(_))
     }
-}
-
-/// What the two directions of one exchange tell each other.
-#[derive(Debug, Default)]
-pub struct Progress {
-    /// The whole request body is with the backend.
-    pub request_done: Cell<bool>,
-    /// The final response head has come.
-    pub head_seen: Cell<bool>,
-    /// All of the request as far as it was received is still here.
-    pub whole: Cell<bool>,
-    /// When it came, where the body took longer than the head.
-    pub head_at: Cell<Option<Instant>>,
 }
 
 /// A request as it was received so far, for sending it again.
@@ -130,6 +117,7 @@ pub async fn pump(
         received: sent,
         waited: Duration::ZERO,
     };
+    let mut came_at = None;
     let end = loop {
         if !buffer.is_empty() {
             let forwarded = forward(view, backend, follower, &mut meter, buffer, kept).await;
@@ -150,7 +138,10 @@ pub async fn pump(
         if buffer.capacity() == buffer::SMALL && follower.remaining() > buffer::LARGE as u64 {
             buffer = buffer::large().unwrap_or(buffer);
         }
-        let asked = Instant::now();
+        let asked = Moment::now();
+        if let Some(came_at) = came_at {
+            progress.waited_for_backend(asked - came_at);
+        }
         match client
             .read_within(&mut buffer, config.timeouts.request_body)
             .await
@@ -158,8 +149,12 @@ pub async fn pump(
             Ok(0) if client.expired() => break PumpEnd::Refused(Reason::BodyTimeout),
             Ok(0) | Err(_) => break PumpEnd::ClientGone,
             Ok(count) => {
+                let now = Moment::now();
+                came_at = Some(now);
                 meter.received += count as u64;
-                meter.waited += asked.elapsed();
+                meter.waited += Duration::from(now - asked);
+                progress.received.set(progress.received.get() + count as u64);
+                progress.waited_for_upload(now - asked);
             }
         }
         if meter.is_too_slow(config.http.min_body_rate) {
@@ -168,6 +163,7 @@ pub async fn pump(
     };
     progress.request_done.set(end == PumpEnd::Done);
     if !progress.head_seen.get() {
+        progress.sent_at.set(Some(Moment::now()));
         backend.set_read_deadline(clock::now() + view.head_patience);
     }
     (end, buffer)

@@ -4,7 +4,6 @@
 //! that came with it, into the space that the received head and some headroom leave.
 
 use std::io;
-use std::time::Instant;
 
 use crate::balance::outcome::Outcome;
 use crate::balance::shared::Streaming;
@@ -18,7 +17,8 @@ use crate::http1::{Method, Reject, Version};
 use crate::proxy::body::BodyFollower;
 use crate::proxy::connection::{Client, grow};
 use crate::proxy::context::{Context, Scratch};
-use crate::proxy::request_body::Progress;
+use crate::proxy::explain;
+use crate::proxy::progress::Progress;
 use crate::reason::Reason;
 use crate::snapshot::View;
 use crate::upstream::pool::Connection;
@@ -200,7 +200,7 @@ impl<'a> Response<'a> {
             self.buffer.consume(head_len);
             self.head.reset();
         };
-        self.progress.head_seen.set(true);
+        self.progress.head_came(self.head.status());
         self.backend.set_read_deadline(Millis::NEVER);
         Ok(Some(head_len))
     }
@@ -214,6 +214,7 @@ impl<'a> Response<'a> {
         if self.complete.status == 101 {
             return Ok(Box::pin(self.pass_upgrade(&head)).await);
         }
+        self.progress.head_sent.set(head.len() as u64);
         if !self.buffer.prepend(&head) && !Box::pin(self.send_apart(&head)).await {
             return Ok(ResponseEnd::ClientGone);
         }
@@ -313,13 +314,18 @@ impl<'a> Response<'a> {
         let cut_short = !self.progress.request_done.get() && status >= 300;
         let keep_alive =
             self.asked.keep_alive && !ends_at_close && !cut_short && !self.worker.is_closing() && !upgrade;
+        let explained = self.explained(upgrade);
         let rewrite = ResponseRewrite {
             close: !keep_alive && !upgrade,
             keep_alive_http10: keep_alive && self.asked.version == Version::Http10,
             via: self.view.config.http.via,
             dechunk,
             upgrade,
-            extra: if upgrade { &[] } else { self.extra },
+            extra: match &explained {
+                Some(lines) => lines,
+                None if upgrade => &[],
+                None => self.extra,
+            },
         };
         let bytes = &self.buffer.filled()[..head_len];
         let head = self.worker.rewrite_into_scratch(|scratch| {
@@ -339,23 +345,40 @@ impl<'a> Response<'a> {
         Ok(head)
     }
 
+    /// The lines that are added where the client is told what happened to its request.
+    fn explained(&self, upgrade: bool) -> Option<Vec<u8>> {
+        let (begun, attempt_began) = self.progress.since.get()?;
+        let mut lines = self.progress.explained.take();
+        explain::finish(&mut lines, self.progress, begun, attempt_began);
+        if !upgrade {
+            lines.extend_from_slice(self.extra);
+        }
+        Some(lines)
+    }
+
     /// Sends what is in the buffer, then the rest of the body.
     async fn pass_body(&mut self) -> ResponseEnd {
         let patience = self.view.config.timeouts.response_body;
         loop {
-            if !self.buffer.is_empty() && !self.client.write_all(&mut self.buffer, patience).await.is_ok() {
-                return ResponseEnd::ClientGone;
+            if !self.buffer.is_empty() {
+                let sent = self.client.write_all(&mut self.buffer, patience).await;
+                self.progress.took(&sent);
+                if !sent.is_ok() {
+                    return ResponseEnd::ClientGone;
+                }
             }
             if self.follower.is_done() {
+                self.progress.all_taken();
                 return ResponseEnd::Complete(self.complete);
             }
             if self.streaming.is_none() {
-                self.progress.head_at.set(Some(Instant::now()));
                 self.streaming = Some(self.backend.backend().shared.stream());
             }
+            self.progress.turn_to_backend();
             self.buffer.clear();
             self.grow_for_body();
             let read = self.backend.read_within(&mut self.buffer, patience).await;
+            self.progress.turn_to_client();
             self.filled_up = self.buffer.spare() == 0;
             match read {
                 Ok(0) | Err(_) if self.client.is_gone() => return ResponseEnd::ClientGone,
@@ -413,10 +436,13 @@ impl<'a> Response<'a> {
             return false;
         }
         let stall = self.view.config.timeouts.response_body;
-        self.client.write_all(&mut out, stall).await.is_ok()
+        let sent = self.client.write_all(&mut out, stall).await;
+        self.progress.took(&sent);
+        sent.is_ok()
     }
 
     async fn pass_upgrade(&mut self, head: &[u8]) -> ResponseEnd {
+        self.progress.head_sent.set(head.len() as u64);
         if self.send_apart(head).await {
             ResponseEnd::Upgraded(std::mem::replace(&mut self.buffer, Buffer::none()))
         } else {

@@ -1,4 +1,4 @@
-//! What an exchange borrows from its worker besides buffers: tables for parsed heads, and a vector to write a head into.
+//! What an exchange borrows from its worker besides buffers: tables for parsed heads, and what is noted on the way.
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
@@ -6,17 +6,22 @@ use std::rc::Rc;
 
 use crate::http1::request::RequestHead;
 use crate::http1::response::ResponseHead;
+use crate::proxy::progress::Progress;
+use crate::record::Record;
 
 /// Head tables kept for reuse at the most.
 const KEPT_MAX: usize = 1024;
 
 const ALWAYS_THERE: &str = "a slot has its tables until it drops";
 
-/// The parsed heads of one exchange.
+/// The parsed heads of one exchange, and what is noted of it.
 #[derive(Debug, Default)]
 pub struct Heads {
     pub request: RequestHead,
     pub response: ResponseHead,
+    pub record: Record,
+    /// The attempt under way.
+    pub progress: Rc<Progress>,
 }
 
 /// A worker's head tables that nobody uses.
@@ -32,6 +37,11 @@ impl HeadTables {
         let mut heads = self.0.borrow_mut().pop().unwrap_or_default();
         heads.request.reset();
         heads.response.reset();
+        heads.record.clear();
+        if Rc::strong_count(&heads.progress) > 1 {
+            // An attempt that lost against another one still holds on to it.
+            heads.progress = Rc::default();
+        }
         HeadSlot {
             heads: Some(heads),
             home: self.clone(),

@@ -14,11 +14,13 @@
 mod captured;
 mod termination;
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
+use crate::clock::{Moment, Span};
 use crate::metrics::Phases;
 use crate::reason::Reason;
 use crate::snapshot::Pool;
+use crate::trace::Traced;
 use crate::transport::Peer;
 use crate::upstream::backend::Backend;
 
@@ -37,16 +39,18 @@ pub struct Attempt {
     /// Why there was one.
     pub kind: Kind,
     pub outcome: Outcome,
+    /// The id of its span; 0: it has none.
+    pub span_id: u64,
     /// When it began, after `head_at`: what lies before went to the queue and to attempts before it.
-    pub began: Duration,
+    pub began: Span,
     /// What it waited for a slot of a backend, before it began.
-    pub queue: Duration,
+    pub queue: Span,
     /// What connecting took; none: it took an idle connection.
-    pub connect: Option<Duration>,
+    pub connect: Option<Span>,
     /// From its beginning to the head of the answer.
-    pub first_byte: Option<Duration>,
+    pub first_byte: Option<Span>,
     /// From its beginning to its end.
-    pub took: Duration,
+    pub took: Span,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,23 +98,29 @@ impl Outcome {
 /// See the module's documentation. All fields are as far as the exchange has come.
 #[derive(Debug)]
 pub struct Record {
+    /// Who asked: the connection's peer, or whom a trusted proxy named.
+    pub client: Peer,
+    /// It may have a line in the access log.
+    pub logged: bool,
     /// When its first byte was there; as `head_at` where all of the head came at once.
-    pub began: Instant,
+    pub began: Moment,
+    /// As `began`, while the head is not whole.
+    arriving: Option<Moment>,
     /// When its head was whole.
-    pub head_at: Instant,
+    pub head_at: Moment,
     /// When the head of the answer that was passed on was there.
-    pub first_byte_at: Option<Instant>,
-    pub ended: Instant,
+    pub first_byte_at: Option<Moment>,
+    pub ended: Moment,
     /// Waited for a slot of a backend, over all attempts.
-    pub queue: Duration,
+    pub queue: Span,
     /// Spent connecting, over all attempts; none: nobody connected.
-    pub connect: Option<Duration>,
+    pub connect: Option<Span>,
     /// Spent waiting for backends to answer or to go on, over all attempts.
-    pub backend: Duration,
+    pub backend: Span,
     /// Waited for the client to send its body; none: it came with the head.
-    pub upload: Option<Duration>,
+    pub upload: Option<Span>,
     /// Waited for the client to take the answer; none: it took all at once.
-    pub download: Option<Duration>,
+    pub download: Option<Span>,
     /// The first [`ATTEMPTS_MAX`] of them.
     pub attempts: Vec<Attempt>,
     /// How many attempts there were.
@@ -126,21 +136,26 @@ pub struct Record {
     /// Of `bytes_out` the answer's head.
     pub head_out: u64,
     pub termination: Termination,
+    /// None: weir takes no part in traces.
+    pub trace: Option<Traced>,
     /// What is kept of the request's head.
     pub captured: Captured,
 }
 
 impl Default for Record {
     fn default() -> Self {
-        let now = Instant::now();
+        let now = Moment::now();
         Record {
+            client: None,
+            logged: false,
             began: now,
+            arriving: None,
             head_at: now,
             first_byte_at: None,
             ended: now,
-            queue: Duration::ZERO,
+            queue: Span::ZERO,
             connect: None,
-            backend: Duration::ZERO,
+            backend: Span::ZERO,
             upload: None,
             download: None,
             attempts: Vec::new(),
@@ -151,40 +166,54 @@ impl Default for Record {
             bytes_out: 0,
             head_out: 0,
             termination: Termination::default(),
+            trace: None,
             captured: Captured::default(),
         }
     }
 }
 
 impl Record {
-    /// Empty again, for the exchange that begins `now`; keeps its memory.
-    pub fn begin(&mut self, now: Instant) {
-        let (mut attempts, mut captured) = (
-            std::mem::take(&mut self.attempts),
-            std::mem::take(&mut self.captured),
-        );
-        attempts.clear();
-        captured.clear();
-        *self = Record {
-            began: now,
-            head_at: now,
-            first_byte_at: None,
-            ended: now,
-            queue: Duration::ZERO,
-            connect: None,
-            backend: Duration::ZERO,
-            upload: None,
-            download: None,
-            attempts,
-            attempts_total: 0,
-            status: 0,
-            reason: None,
-            bytes_in: 0,
-            bytes_out: 0,
-            head_out: 0,
-            termination: Termination::default(),
-            captured,
-        };
+    /// Lent anew: nothing is known of its exchange. Keeps its memory.
+    pub fn clear(&mut self) {
+        self.arriving = None;
+        self.attempts.clear();
+        self.captured.clear();
+    }
+
+    /// A part of the head is there.
+    pub fn arrives(&mut self) {
+        self.arriving.get_or_insert_with(Moment::now);
+    }
+
+    /// The head is whole, `now`. Until it is said otherwise, weir ended what follows.
+    pub fn begin(&mut self, now: Moment) {
+        self.client = None;
+        self.logged = false;
+        self.began = self.arriving.take().unwrap_or(now);
+        self.head_at = now;
+        self.first_byte_at = None;
+        self.ended = now;
+        self.queue = Span::ZERO;
+        self.connect = None;
+        self.backend = Span::ZERO;
+        self.upload = None;
+        self.download = None;
+        self.attempts_total = 0;
+        self.status = 0;
+        self.reason = None;
+        self.bytes_in = 0;
+        self.bytes_out = 0;
+        self.head_out = 0;
+        self.termination = Termination::CUT;
+        self.trace = None;
+    }
+
+    /// weir answers by itself.
+    pub fn answered(&mut self, reason: Reason) {
+        self.status = reason.status();
+        self.reason = Some(reason);
+        self.termination = Termination::of(reason);
+        self.first_byte_at = None;
     }
 
     pub fn attempted(&mut self, attempt: Attempt) {
@@ -195,47 +224,41 @@ impl Record {
     }
 
     /// From the whole head to the last byte.
-    pub fn total(&self) -> Duration {
-        self.ended.saturating_duration_since(self.head_at)
+    pub fn total(&self) -> Span {
+        self.ended - self.head_at
     }
 
     /// What the client took to send the head.
-    pub fn head(&self) -> Duration {
-        self.head_at.saturating_duration_since(self.began)
+    pub fn head(&self) -> Span {
+        self.head_at - self.began
     }
 
     /// From the whole head to the head of the answer.
-    pub fn first_byte(&self) -> Option<Duration> {
-        self.first_byte_at
-            .map(|at| at.saturating_duration_since(self.head_at))
+    pub fn first_byte(&self) -> Option<Span> {
+        self.first_byte_at.map(|at| at - self.head_at)
     }
 
     /// What weir itself took: the total without what was waited for others.
-    pub fn weir(&self) -> Duration {
-        let waited = [
-            Some(self.queue),
-            self.connect,
-            Some(self.backend),
-            self.upload,
-            self.download,
-        ];
-        let waited: Duration = waited.into_iter().flatten().sum();
-        self.total().saturating_sub(waited)
+    pub fn weir(&self) -> Span {
+        let side = |wait: Option<Span>| wait.unwrap_or(Span::ZERO);
+        let backends = self.queue + side(self.connect) + self.backend;
+        self.total() - (backends + side(self.upload) + side(self.download))
     }
 
     /// The attempt whose answer the client got, or else the last one.
     pub fn deciding(&self) -> Option<&Attempt> {
-        let answered = self.attempts.iter().rev();
-        answered
-            .clone()
-            .find(|attempt| attempt.outcome == Outcome::Status(self.status))
-            .or(self.attempts.last())
+        let last = self.attempts.last()?;
+        let answered = |attempt: &&Attempt| attempt.outcome == Outcome::Status(self.status);
+        if answered(&last) {
+            return Some(last);
+        }
+        self.attempts.iter().rev().find(answered).or(Some(last))
     }
 
     /// What the metrics count besides totals. The time to first byte is the deciding attempt's own.
-    pub fn phases(&self) -> Phases {
+    pub fn phases(&self, deciding: &Attempt) -> Phases {
         Phases {
-            first_byte: self.deciding().and_then(|attempt| attempt.first_byte),
+            first_byte: deciding.first_byte,
             connect: self.connect,
             queue: (!self.queue.is_zero()).then_some(self.queue),
             weir: Some(self.weir()),
@@ -251,12 +274,15 @@ pub struct Finished<'a> {
     pub record: &'a Record,
     /// Where its attempts went.
     pub pool: &'a Pool,
-    /// Who asked: the connection's peer, or whom a trusted proxy named.
-    pub client: Peer,
     pub worker: usize,
 }
 
 impl<'a> Finished<'a> {
+    /// Who asked: the connection's peer, or whom a trusted proxy named. None: it came over a Unix socket.
+    pub fn client(&self) -> Peer {
+        self.record.client
+    }
+
     /// The backend of an attempt; none: weir itself.
     pub fn backend_of(&self, attempt: &Attempt) -> Option<&'a Backend> {
         let index = usize::from(attempt.backend?);
@@ -272,7 +298,7 @@ impl<'a> Finished<'a> {
 
     /// When its first byte was there, by the wall clock.
     pub fn began_at(&self) -> SystemTime {
-        SystemTime::now() - self.record.began.elapsed()
+        SystemTime::now() - Duration::from(self.record.began.elapsed())
     }
 
     /// It was retried, was cut, or got an answer that says that something is wrong.

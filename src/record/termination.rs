@@ -1,5 +1,7 @@
 //! Who ended an exchange, and how far it had come: two letters, as readers of HAProxy's logs know them.
 
+use crate::reason::Reason;
+
 /// Who ended it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum By {
@@ -46,6 +48,47 @@ impl Termination {
         by: By::Nobody,
         stage: Stage::Done,
     };
+
+    /// weir ended it in the middle.
+    pub const CUT: Termination = Termination {
+        by: By::Weir,
+        stage: Stage::Data,
+    };
+
+    /// What an own answer says of who is to blame, and how far the request had come.
+    pub const fn of(reason: Reason) -> Termination {
+        let (by, stage) = match reason {
+            Reason::BadRequest
+            | Reason::Framing
+            | Reason::UriTooLong
+            | Reason::HeadTooLarge
+            | Reason::BodyTooLarge
+            | Reason::MethodRefused
+            | Reason::Version
+            | Reason::Misdirected
+            | Reason::RateLimited
+            | Reason::Overload
+            | Reason::Draining
+            | Reason::OutOfMemory => (By::Weir, Stage::Request),
+            Reason::HeadTimeout => (By::ClientTimeout, Stage::Request),
+            Reason::BodyTimeout => (By::ClientTimeout, Stage::Data),
+            Reason::QueueFull | Reason::QueueTimeout => (By::Weir, Stage::Queue),
+            Reason::OutOfPorts => (By::Weir, Stage::Connect),
+            Reason::NoBackend | Reason::ConnectRefused => (By::Backend, Stage::Connect),
+            Reason::ConnectTimeout => (By::BackendTimeout, Stage::Connect),
+            Reason::BackendReset | Reason::BadResponse => (By::Backend, Stage::Head),
+            Reason::BackendTimeout => (By::BackendTimeout, Stage::Head),
+        };
+        Termination { by, stage }
+    }
+
+    /// The same for an answer that was cut off in its middle.
+    pub const fn cut_by(reason: Reason) -> Termination {
+        Termination {
+            by: Termination::of(reason).by,
+            stage: Stage::Data,
+        }
+    }
 
     pub fn is_complete(self) -> bool {
         self == Termination::COMPLETE

@@ -268,6 +268,7 @@ async fn sweep(worker: Rc<Worker>) {
         worker.context.upstream.sweep(&view.config.upstream, now);
         drop(view);
         buffer::wake_waiting();
+        worker.context.shard.set_buffer_bytes(buffer::bytes_in_use());
         sweeps += 1;
         if sweeps % SWEEPS_PER_TRIM == 0 {
             buffer::trim();
@@ -353,12 +354,15 @@ mod tests {
     use crate::config::model::DriverChoice;
     use crate::limits::queue::QueueShared;
     use crate::metrics::{Info, Snapshot};
+    use crate::proxy::context::Observers;
     use crate::server::driver::{Runtime, climb};
     use crate::snapshot::{Pool, Published};
 
     fn info() -> Info {
         Info {
             backends: Vec::new(),
+            pool: String::new(),
+            drivers: Vec::new(),
             algorithm: String::new(),
             started: Instant::now(),
         }
@@ -373,6 +377,7 @@ mod tests {
             queue: QueueShared::new(1, 0),
             connections: None,
             wakes: Box::default(),
+            observers: Observers::default(),
             began: Instant::now(),
         };
         let capacity = Capacity {

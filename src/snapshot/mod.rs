@@ -12,17 +12,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 
+use crate::access_log;
+use crate::access_log::redact::Redaction;
 use crate::balance;
 use crate::balance::pick::Member;
 use crate::balance::pool::{Event, Settings, Verdict};
 use crate::balance::shared::Flag;
-use crate::clock::Millis;
+use crate::clock::{Millis, Span};
 use crate::config::Config;
 use crate::config::model::StrategyKind;
+use crate::events::{self, Tone};
 use crate::http1;
 use crate::limits::rate::RateTable;
 use crate::limits::sticky::Sticky;
 use crate::server::wake::WakeHandle;
+use crate::trace::Sampler;
 use crate::upstream::backend::Backend;
 use crate::upstream::history::Why;
 use retry::RetryRules;
@@ -66,7 +70,13 @@ impl Pool {
         };
         let was_out = backend.shared.has(Flag::ProbeDown) || backend.shared.has(Flag::Dead);
         match verdict {
-            Verdict::Up => backend.note_if(was_out, Why::ProbeUp),
+            Verdict::Up => {
+                backend.note_if(was_out, Why::ProbeUp);
+                if was_out {
+                    events::note(Tone::Good, &backend.name, "health checks say up");
+                }
+            }
+            // What the probe found is told by who made it.
             Verdict::Sick | Verdict::Dead => backend.note_if(!was_out, Why::ProbeDown),
         }
         self.balance
@@ -89,6 +99,7 @@ impl Pool {
         let name = |index: usize| self.backends.get(index).map_or("", |backend| &*backend.name);
         match event {
             Event::BreakerOpened { index } => {
+                events::note(Tone::Bad, name(index), "circuit breaker opened");
                 tracing::warn!(
                     pool,
                     backend = name(index),
@@ -98,6 +109,11 @@ impl Pool {
                 );
             }
             Event::BreakerHalfOpen { index } => {
+                events::note(
+                    Tone::Neutral,
+                    name(index),
+                    "circuit breaker is half-open: trials begin",
+                );
                 tracing::info!(
                     pool,
                     backend = name(index),
@@ -107,6 +123,7 @@ impl Pool {
                 );
             }
             Event::BreakerClosed { index } => {
+                events::note(Tone::Good, name(index), "circuit breaker closed");
                 tracing::info!(
                     pool,
                     backend = name(index),
@@ -116,6 +133,11 @@ impl Pool {
                 );
             }
             Event::BreakerReopened { index } => {
+                events::note(
+                    Tone::Bad,
+                    name(index),
+                    "circuit breaker opened again: a trial failed",
+                );
                 tracing::warn!(
                     pool,
                     backend = name(index),
@@ -126,15 +148,27 @@ impl Pool {
             }
             Event::Ejected { index, reason, lasts } => {
                 let (reason, lasts_ms) = (reason.word(), lasts.as_millis() as u64);
+                events::note(
+                    Tone::Bad,
+                    name(index),
+                    format!("ejected for {lasts_ms} ms: {reason}"),
+                );
                 tracing::warn!(pool, backend = name(index), reason, lasts_ms, "backend ejected");
             }
             Event::EjectionTrial { index } => {
+                events::note(Tone::Neutral, name(index), "gets a trial after its ejection");
                 tracing::info!(pool, backend = name(index), "ejected backend gets a trial");
             }
             Event::Returned { index } => {
+                events::note(Tone::Good, name(index), "returned from its ejection");
                 tracing::info!(pool, backend = name(index), "ejected backend returned");
             }
             Event::Held { index, what } => {
+                events::note(
+                    Tone::Neutral,
+                    name(index),
+                    format!("stays in although {what}: too few would be left"),
+                );
                 tracing::warn!(
                     pool,
                     backend = name(index),
@@ -143,6 +177,7 @@ impl Pool {
                 );
             }
             Event::Dead { index } => {
+                events::note(Tone::Bad, name(index), "is dead: a connect was refused");
                 tracing::warn!(
                     pool,
                     backend = name(index),
@@ -155,6 +190,11 @@ impl Pool {
                 }
             }
             Event::PanicBegan { well, of } => {
+                events::note(
+                    Tone::Bad,
+                    "",
+                    format!("panic: only {well} of {of} backends are well, the others are used too"),
+                );
                 tracing::warn!(
                     pool,
                     well,
@@ -163,6 +203,11 @@ impl Pool {
                 );
             }
             Event::PanicEnded { well, of } => {
+                events::note(
+                    Tone::Good,
+                    "",
+                    format!("panic is over: {well} of {of} backends are well"),
+                );
                 tracing::info!(pool, well, of, "panic is over: enough backends are well");
             }
         }
@@ -200,6 +245,14 @@ pub struct Snapshot {
     pub rate: Option<Arc<RateTable>>,
     /// What brings clients back to their backends; none: off.
     pub sticky: Option<Sticky>,
+    /// What the lines of the access log look like; none: there are none.
+    pub access_log: Option<access_log::Settings>,
+    /// What must not be shown of exchanges.
+    pub redaction: Redaction,
+    /// Which traces are recorded; none: weir takes no part in any.
+    pub sampler: Option<Sampler>,
+    /// From when on an exchange is slow.
+    pub slow: Span,
     /// Under `prequal`, backends are asked for their load.
     pub asks_for_load: bool,
     /// How long one attempt may take to connect, and its backend to answer.
@@ -226,6 +279,16 @@ impl Snapshot {
             retry,
             rate: None,
             sticky: None,
+            access_log: access_log::Settings::new(&config.access_log),
+            redaction: Redaction {
+                query: config.access_log.redact_query.clone(),
+                headers: config.access_log.redact_headers.clone(),
+            },
+            sampler: config.tracing.otlp.is_some().then(|| Sampler {
+                ratio: f64::from(config.tracing.sample_ratio),
+                parent: config.tracing.sample_parent,
+            }),
+            slow: Span(u64::try_from(config.debug.slow.as_nanos()).unwrap_or(u64::MAX)),
             asks_for_load: config.strategy.kind == StrategyKind::Prequal
                 && config.strategy.probe_path.is_some(),
             pool,

@@ -12,6 +12,7 @@
 
 pub mod admin;
 pub mod backend;
+pub mod browser;
 pub mod fickle;
 pub mod http;
 pub mod load;
@@ -24,6 +25,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use backend::{Backend, Conn};
+pub use browser::Browser;
 pub use fickle::{Conduct, Existing, Fickle};
 pub use http::{Framing, Head, Message};
 pub use load::{Load, Plan, Report};

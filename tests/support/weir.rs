@@ -148,6 +148,7 @@ impl Setup {
             listeners: Vec::new(),
             admin: None,
             observe: None,
+            profiling: None,
         }
     }
 }
@@ -195,6 +196,7 @@ pub struct Weir {
     pub listeners: Vec<String>,
     pub admin: Option<String>,
     pub observe: Option<String>,
+    pub profiling: Option<String>,
 }
 
 /// How a stopped weir ended.
@@ -256,6 +258,7 @@ impl Weir {
             .collect();
         self.admin = text(&ready["admin"]);
         self.observe = text(&ready["observe"]);
+        self.profiling = text(&ready["profiling"]);
     }
 
     /// The first listener's address.

@@ -3,7 +3,9 @@
 //! A form reads from any source (a file's typed value, or the bare text of a variable or a flag) and writes what it would
 //! read again, so that the effective configuration is itself a configuration.
 
+mod access_log;
 mod backend;
+mod collector;
 mod http;
 mod list;
 mod net;
@@ -17,7 +19,9 @@ use std::ops::Range;
 
 use super::node::{Node, Raw, quote};
 
+pub(super) use access_log::{AccessFormatForm, AccessOutputForm, LowerName};
 pub(super) use backend::{BackendName, BackendUrl, Target};
+pub(super) use collector::CollectorForm;
 pub(super) use http::{FailureForm, HeaderForm, HostForm, HostName, MethodForm, PathForm, StatusRangeForm};
 pub(super) use list::{List, at_commas};
 pub(super) use net::{FilePath, IpForm, ListenForm, NetForm, overlap, show_listen};

@@ -9,6 +9,7 @@
 //! * `Forwarded` and every `X-Forwarded-…` of the client is removed in every mode, and set anew as the mode says:
 //!   `X-Forwarded-For`, `-Proto` and `-Host`, or RFC 7239's `for`, `host` and `proto`. No `-Port`: `-Host` has it. A
 //!   client on a Unix socket is `unknown` in both (RFC 7239 §6.2). An IPv4 client of an IPv6 listener is written as IPv4.
+//! * `x-request-id` and `traceparent` become what the exchange says, or go on as they came; `tracestate` goes on.
 //! * From a trusted peer, what the mode writes is added to instead: `X-Forwarded-For` and `Forwarded` become one line of
 //!   what came and the peer behind it; any other `X-Forwarded-…` goes on as it came, and `-Proto` and `-Host` are written if
 //!   they did not come. What the mode does not write is removed as ever, since it would lack the peer; so are spellings with
@@ -46,6 +47,10 @@ pub struct RequestRewrite<'a> {
     pub scheme: &'static str,
     /// Append a `Via`.
     pub via: bool,
+    /// What `x-request-id` becomes; none: it goes on as it came.
+    pub request_id: Option<&'a [u8]>,
+    /// What `traceparent` becomes; none: it goes on as it came.
+    pub trace_parent: Option<&'a [u8]>,
 }
 
 /// Never less than what [`write_request`] appends.
@@ -61,6 +66,8 @@ pub fn request_bound(head: &RequestHead, rewrite: &RequestRewrite<'_>) -> usize 
         + head.table.fields.len()
         + upgrade_growth(head)
         + host
+        + rewrite.request_id.map_or(0, <[u8]>::len)
+        + rewrite.trace_parent.map_or(0, <[u8]>::len)
         + FIXED_BYTES
 }
 
@@ -107,8 +114,11 @@ pub fn write_request(head: &RequestHead, bytes: &[u8], rewrite: &RequestRewrite<
         | Known::Http2Settings
         | Known::Forwarded => false,
         Known::XForwarded => keep_x && stays_from_trusted(field.name.of(bytes)),
+        Known::RequestId => rewrite.request_id.is_none() && !field.nominated,
+        Known::TraceParent => rewrite.trace_parent.is_none() && !field.nominated,
         Known::TransferEncoding
         | Known::ContentLength
+        | Known::WeirTrace
         | Known::Trailer
         | Known::Via
         | Known::Date
@@ -125,6 +135,12 @@ pub fn write_request(head: &RequestHead, bytes: &[u8], rewrite: &RequestRewrite<
     write_origin(head, bytes, rewrite, out);
     if rewrite.via {
         write_via(out, head.version());
+    }
+    if let Some(id) = rewrite.request_id {
+        write_field(out, b"X-Request-Id", id);
+    }
+    if let Some(parent) = rewrite.trace_parent {
+        write_field(out, b"traceparent", parent);
     }
     out.extend_from_slice(b"\r\n");
 }

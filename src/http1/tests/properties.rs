@@ -230,6 +230,8 @@ fn check_written(head: &RequestHead, bytes: &[u8]) -> Result<(), TestCaseError> 
         trusted: false,
         scheme: "http",
         via: false,
+        request_id: None,
+        trace_parent: None,
     };
     let mut out = Vec::new();
     write_request(head, bytes, &rewrite, &mut out);

@@ -18,6 +18,8 @@ const PLAIN: RequestRewrite<'static> = RequestRewrite {
     trusted: false,
     scheme: "http",
     via: false,
+    request_id: None,
+    trace_parent: None,
 };
 
 #[track_caller]
@@ -460,6 +462,22 @@ fn head_responses_keep_the_fields_they_came_with() {
 }
 
 #[test]
+fn request_id_and_trace_parent_are_replaced_or_go_on() {
+    let bytes =
+        "GET / HTTP/1.1\r\nHost: a\r\nX-Request-ID: theirs\r\ntraceparent: 00-x\r\ntracestate: b=1\r\n\r\n";
+    assert_eq!(sent(&PLAIN, bytes), bytes);
+    let rewrite = RequestRewrite {
+        request_id: Some(b"ours"),
+        trace_parent: Some(b"00-y"),
+        ..PLAIN
+    };
+    assert_eq!(
+        sent(&rewrite, bytes),
+        "GET / HTTP/1.1\r\nHost: a\r\ntracestate: b=1\r\nX-Request-Id: ours\r\ntraceparent: 00-y\r\n\r\n"
+    );
+}
+
+#[test]
 fn bounds_hold_where_everything_grows() {
     let long = "h".repeat(3000);
     let list = "a,".repeat(1500);
@@ -474,6 +492,8 @@ fn bounds_hold_where_everything_grows() {
         trusted: false,
         scheme: "https",
         via: true,
+        request_id: Some(b"0192d4c6-4f3a-7000-8000-000000000000"),
+        trace_parent: Some(b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
     };
     let fields = "x:y\r\n".repeat(100);
     let bytes = format!(
