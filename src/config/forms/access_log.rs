@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Bad, Form, Refusal, parsed, toml_string};
-use crate::access_log::template;
+use crate::access_log::template::{self, Field};
 use crate::config::model::{AccessFormat, AccessOutput};
 use crate::config::node::Node;
 use crate::config::suggest::nearest;
@@ -68,10 +68,14 @@ impl Form for AccessFormatForm {
                 Ok(_) => Ok(AccessFormat::Template(text.to_owned())),
                 Err(error) => {
                     let refusal = Refusal::new(format!("is no template: {error}"));
-                    match error.near() {
-                        Some(near) => Err(refusal.hint(format!("did you mean {{{near}}}?"))),
-                        None => Err(refusal),
-                    }
+                    Err(match (&error, error.near()) {
+                        (_, Some(near)) => refusal.hint(format!("did you mean {{{near}}}?")),
+                        (template::Error::Unknown(_), None) => {
+                            let names = Field::ALL.map(|(name, _)| name).join(", ");
+                            refusal.hint(format!("fields are {names} and header:NAME"))
+                        }
+                        (_, None) => refusal,
+                    })
                 }
             },
             word => {
