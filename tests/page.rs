@@ -383,15 +383,27 @@ fn it_can_be_read_in_light_and_dark_and_on_a_phone() {
         let ratio = worst[0].as_f64().expect("a ratio");
         assert!(ratio < 21.0 && ratio >= 4.5, "{scheme}: a contrast of {worst}");
     }
-    let phone = json!({ "width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": true });
-    browser.call("Emulation.setDeviceMetricsOverride", phone);
-    // All that sticks out of the screen; what may be scrolled within itself does not.
-    let outside = "[...document.querySelectorAll('main *, header *')].filter((element) => {
-        const box = element.getBoundingClientRect();
-        return element.checkVisibility() && !element.closest('.visually-hidden, .skip, thead') && (box.left < 0 || box.right > 360);
-    }).map((element) => element.outerHTML.slice(0, 100))";
-    assert_eq!(browser.value(outside), json!([]));
-    browser.wait("document.documentElement.scrollWidth <= 360");
+    for (width, mobile) in [
+        (1_920, false),
+        (1_200, false),
+        (1_101, false),
+        (800, false),
+        (360, true),
+    ] {
+        let screen = json!({ "width": width, "height": 740, "deviceScaleFactor": 2, "mobile": mobile });
+        browser.call("Emulation.setDeviceMetricsOverride", screen);
+        browser.wait(&format!("window.innerWidth === {width}"));
+        // All that sticks out of the screen.
+        let outside = format!(
+            "[...document.querySelectorAll('main *, header *')].filter((element) => {{
+                const box = element.getBoundingClientRect();
+                const hidden = !element.checkVisibility() || element.closest('.visually-hidden, .skip, thead');
+                return !hidden && (box.left < 0 || box.right > {width});
+            }}).map((element) => element.outerHTML.slice(0, 100))"
+        );
+        assert_eq!(browser.value(&outside), json!([]), "{width}");
+        browser.wait(&format!("document.documentElement.scrollWidth <= {width}"));
+    }
     let button = "document.querySelector('#backends button').getBoundingClientRect().height >= 40";
     assert_eq!(browser.value(button), true);
     for (what, count) in [
