@@ -88,7 +88,7 @@ pub enum Command {
     /// Ask a server, as fast as it answers or at a rate, and measure
     ///
     /// With a rate (-R) answers are measured from when their requests were due, so that a stall of the server is not hidden.
-    Load(load::LoadArgs),
+    Load(Box<load::LoadArgs>),
     /// Merge exported histograms: exact percentiles over many instances
     Hdr(hdr::HdrArgs),
     /// Compare strategies in virtual time
@@ -172,7 +172,7 @@ pub fn dispatch(cli: Cli) -> ExitCode {
         Command::Experiment(args) => experiment::main(args),
         Command::Hdr(args) => hdr::main(args),
         Command::Health(args) => health::main(args),
-        Command::Load(args) => load::main(args),
+        Command::Load(args) => load::main(*args),
         Command::Simulate(args) => simulate::main(args),
         Command::Top(args) => top::main(args),
         Command::Completions(args) => pages::completions(&args),

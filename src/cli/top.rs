@@ -89,7 +89,8 @@ pub fn main(args: TopArgs) -> ExitCode {
         Ok(admin) => admin,
         Err(why) => return exit::because(exit::BAD_CONFIGURATION, why),
     };
-    if !args.once && !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
+    let on_a_terminal = io::stdout().is_terminal() && io::stdin().is_terminal();
+    if !args.once && !on_a_terminal {
         return exit::because(
             exit::BAD_CONFIGURATION,
             "weir top needs a terminal; for a script there is weir top --once --json",

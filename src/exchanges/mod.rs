@@ -18,10 +18,13 @@ use crate::record::Finished;
 /// Exchanges that one worker keeps until somebody asks.
 const QUEUED_MAX: usize = 1_024;
 
+/// When an exchange began, in microseconds since 1970, and its line.
+type Written = (u64, Vec<u8>);
+
 /// What all workers share.
 #[derive(Debug)]
 pub struct Kept {
-    queues: Box<[ArrayQueue<(u64, Vec<u8>)>]>,
+    queues: Box<[ArrayQueue<Written>]>,
     list: Mutex<VecDeque<(u64, Value)>>,
     /// How many are kept in all.
     max: usize,

@@ -197,8 +197,10 @@ mod tests {
         encode(&histogram(values)).expect("text")
     }
 
-    /// Tag, beginning and length in milliseconds, and count of each interval.
-    fn intervals(log: &str) -> Result<Vec<(Option<String>, Option<(u128, u128)>, u64)>, Problem> {
+    /// Tag, beginning and length in milliseconds, and count of an interval.
+    type Line = (Option<String>, Option<(u128, u128)>, u64);
+
+    fn intervals(log: &str) -> Result<Vec<Line>, Problem> {
         let mut found = Vec::new();
         for item in Reader::new(log) {
             if let Item::Interval(interval) = item? {

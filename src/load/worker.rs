@@ -239,7 +239,7 @@ async fn oversee(local: &Local, tallies: &Sender<HandIn>) {
         // One for each second, also for those that a slow writer of rows took.
         while now - local.common.began >= next {
             local.hand_in(tallies, now - local.common.began);
-            next = next + HAND_IN;
+            next += HAND_IN;
         }
         if local.common.stopped() && now - *stopped.get_or_insert(now) >= STOP_GRACE {
             return;

@@ -242,10 +242,10 @@ impl Session<'_> {
             .map_err(|error| format!("the answer of {target} broke off: {error}"))?
             .to_bytes();
         match status {
-            _ if any || status.is_success() => Ok(body),
             StatusCode::UNAUTHORIZED => {
                 Err("a token is needed, or another one: --token-file FILE".to_owned())
             }
+            _ if any || status.is_success() => Ok(body),
             _ => {
                 let said: Option<Said> = serde_json::from_slice(&body).ok();
                 let said = said.map_or_else(String::new, |said| format!(": {}", said.error));

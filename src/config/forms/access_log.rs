@@ -29,7 +29,7 @@ impl Form for AccessOutputForm {
             }
             word => {
                 let refusal = Refusal::new("is neither an output nor the path of a file");
-                match nearest(word, ["off", "stdout", "syslog", "journald"].into_iter()) {
+                match nearest(word, ["off", "stdout", "syslog", "journald"]) {
                     Some(near) => Err(refusal.hint(format!("did you mean \"{near}\"?"))),
                     None => Err(refusal.hint(format!("a file here is written \"./{word}\""))),
                 }
@@ -80,7 +80,7 @@ impl Form for AccessFormatForm {
             },
             word => {
                 let refusal = Refusal::new("is neither a format nor a template with {fields}");
-                match nearest(word, ["json", "common", "combined"].into_iter()) {
+                match nearest(word, ["json", "common", "combined"]) {
                     Some(near) => Err(refusal.hint(format!("did you mean \"{near}\"?"))),
                     None => Err(refusal),
                 }

@@ -235,9 +235,9 @@ pub(super) fn span(nanos: u64) -> String {
     let time = Duration::from_nanos(nanos);
     match nanos {
         0 => "-".to_owned(),
-        ..1_000 => format!("{nanos} ns"),
-        ..1_000_000 => format!("{:.1} µs", nanos as f64 / 1e3),
-        ..1_000_000_000 => format!("{:.2} ms", nanos as f64 / 1e6),
+        1..1_000 => format!("{nanos} ns"),
+        1_000..1_000_000 => format!("{:.1} µs", nanos as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.2} ms", nanos as f64 / 1e6),
         _ => format!("{:.2} s", time.as_secs_f64()),
     }
 }
