@@ -143,7 +143,9 @@ fn a_failed_trial_ejects_for_longer(driver: Driver) {
     assert!(short >= BASE - BASE / 8, "the first: {short:?}");
     assert!(long >= 2 * BASE - BASE / 8, "the second: {long:?}");
     // The backend has seen the request that fails; what weir makes of its answer follows.
-    weir.wait_backend("a", "three times ejected", |shown| shown["ejections"]["count"] == 3);
+    weir.wait_backend("a", "three times ejected", |shown| {
+        shown["ejections"]["count"] == 3
+    });
 }
 
 fn no_more_than_half_are_ejected(driver: Driver) {

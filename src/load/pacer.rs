@@ -155,7 +155,7 @@ mod tests {
     fn everybody_is_woken_in_time_and_in_order() {
         for choice in [DriverChoice::Auto, DriverChoice::Epoll] {
             let mut climbed = climb(choice, |step| Runtime::build(step, 256)).unwrap();
-                climbed
+            climbed
                 .runtime
                 .block_on(async { monoio::spawn(wake_and_look()).await });
         }
