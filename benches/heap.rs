@@ -22,10 +22,14 @@ fn allocator(criterion: &mut Criterion) {
     let layout = Layout::new::<[u8; SIZE]>();
     let mut group = criterion.benchmark_group("heap");
     group.bench_function("without", |bencher| bencher.iter(|| allocate(&MiMalloc, layout)));
-    group.bench_function("off", |bencher| bencher.iter(|| allocate(&Sampled(MiMalloc), layout)));
+    group.bench_function("off", |bencher| {
+        bencher.iter(|| allocate(&Sampled(MiMalloc), layout))
+    });
     // The last: it stays on.
     heap::start(512 * 1024);
-    group.bench_function("on", |bencher| bencher.iter(|| allocate(&Sampled(MiMalloc), layout)));
+    group.bench_function("on", |bencher| {
+        bencher.iter(|| allocate(&Sampled(MiMalloc), layout))
+    });
     group.finish();
 }
 

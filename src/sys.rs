@@ -43,14 +43,24 @@ pub fn eventfd() -> io::Result<OwnedFd> {
 /// Lets `bind` to an address leave the choice of the port to `connect` (`IP_BIND_ADDRESS_NO_PORT`, ip(7)), so that one
 /// source address serves as many connections as there are ports *per destination*.
 pub fn set_bind_address_no_port(fd: RawFd) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    // SAFETY: `on` lives across the call and its size is given.
+    set_option(fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
+}
+
+/// The most that a TCP socket offers its peer (`TCP_WINDOW_CLAMP`, tcp(7)). `SO_RCVBUF` alone moves it on no socket that
+/// is connected.
+pub fn set_window_clamp(fd: RawFd, bytes: usize) -> io::Result<()> {
+    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, bytes)
+}
+
+fn set_option(fd: RawFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    // SAFETY: `value` lives across the call and its size is given.
     let result = unsafe {
         libc::setsockopt(
             fd,
-            libc::IPPROTO_IP,
-            libc::IP_BIND_ADDRESS_NO_PORT,
-            (&raw const on).cast(),
+            level,
+            option,
+            (&raw const value).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
         )
     };

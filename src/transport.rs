@@ -24,6 +24,12 @@ use crate::sys;
 /// Bytes not yet sent that the kernel takes for one connection before a write waits (`TCP_NOTSENT_LOWAT`): bounds what a
 /// client that does not read can hold.
 pub const NOTSENT_LOWAT: u32 = 128 * 1024;
+/// The same for a client that takes a large body as fast as it comes: a whole large buffer, so that a write is one piece.
+const NOTSENT_LOWAT_BULK: u32 = crate::buffer::LARGE as u32;
+
+/// A receive buffer of fewer bytes is set before a connection is made; one of as many, and more, once a large body came
+/// over it.
+pub const BULK_RECEIVE_MIN: usize = 128 * 1024;
 
 /// Who is at the other end: nobody has an address on a Unix socket.
 pub type Peer = Option<IpAddr>;
@@ -176,6 +182,30 @@ impl Transport {
         with_socket!(self, socket => sys::is_hung_up(&sys::borrow(socket)), end => end.is_broken())
     }
 
+    /// The kernel may hold as much as a large buffer of what is not sent yet.
+    pub fn send_bulk(&self) {
+        // Without it, bytes go in smaller pieces.
+        with_socket!(
+            self,
+            socket => drop(SockRef::from(&sys::borrow(socket)).set_tcp_notsent_lowat(NOTSENT_LOWAT_BULK)),
+            _end => ()
+        );
+    }
+
+    /// The kernel may hold `bytes` of what is not read yet, from now on and no more (`SO_RCVBUF`, which it doubles for its
+    /// own needs); the window follows.
+    pub fn receive_bulk(&self, bytes: usize) {
+        // Without it, the kernel goes on by its own measure.
+        with_socket!(
+            self,
+            socket => {
+                drop(SockRef::from(&sys::borrow(socket)).set_recv_buffer_size(bytes));
+                drop(sys::set_window_clamp(socket.as_raw_fd(), bytes));
+            },
+            _end => ()
+        );
+    }
+
     /// The pending error of the socket, taken (`SO_ERROR`).
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         with_socket!(self, socket => SockRef::from(&sys::borrow(socket)).take_error(), _end => Ok(None))
@@ -190,5 +220,34 @@ impl Transport {
 impl From<crate::memory::End> for Transport {
     fn from(end: crate::memory::End) -> Self {
         Transport::Memory(end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::DriverChoice;
+    use crate::server::driver::{Runtime, climb};
+
+    #[test]
+    fn in_bulk_the_kernel_holds_what_it_was_told_on_a_connection_that_stands() {
+        let mut climbed = climb(DriverChoice::Auto, |step| Runtime::build(step, 64)).unwrap();
+        climbed.runtime.block_on(async {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let transport = Transport::from(TcpStream::from_std(stream).unwrap());
+            transport.receive_bulk(256 * 1024);
+            transport.send_bulk();
+            let Transport::Tcp(cell) = &transport else {
+                unreachable!("it was made of a TCP stream")
+            };
+            // SAFETY: nothing else uses the socket.
+            let socket = unsafe { &*cell.get() };
+            let descriptor = sys::borrow(socket);
+            let socket = SockRef::from(&descriptor);
+            // The kernel doubles it.
+            assert_eq!(socket.recv_buffer_size().unwrap(), 2 * 256 * 1024);
+            assert_eq!(socket.tcp_notsent_lowat().unwrap(), NOTSENT_LOWAT_BULK);
+        });
     }
 }

@@ -40,6 +40,8 @@ pub struct Wire {
     /// The backend wire that works for this client, by its slot, and since when; see [`WatchedWire::wait_for`].
     waits_for: Cell<Option<(usize, Millis)>>,
     gone: Cell<bool>,
+    /// The kernel was told of large bodies.
+    bulk: Cell<bool>,
 }
 
 impl Wire {
@@ -55,6 +57,7 @@ impl Wire {
             idle_since: Cell::new(None),
             waits_for: Cell::new(None),
             gone: Cell::new(false),
+            bulk: Cell::new(false),
         }
     }
 
@@ -95,6 +98,11 @@ impl Wire {
     /// Whether the peer was found to have reset the connection while nobody read from it.
     pub fn is_gone(&self) -> bool {
         self.gone.get()
+    }
+
+    /// Whether nobody called this before: the kernel is told once in the life of a connection.
+    pub fn turns_to_bulk(&self) -> bool {
+        !self.bulk.replace(true)
     }
 
     pub fn set_idle_since(&self, since: Option<Millis>) {

@@ -156,7 +156,8 @@ pub struct Upstream {
     pub tcp_keepalive: Option<Duration>,
     pub tcp_user_timeout: Option<Duration>,
     pub source_address: Option<IpAddr>,
-    /// `SO_RCVBUF` toward backends, in bytes as given (the kernel doubles it).
+    /// `SO_RCVBUF` toward backends, in bytes as given (the kernel doubles it); from `transport::BULK_RECEIVE_MIN` on, set
+    /// once a large body came.
     pub receive_buffer: usize,
 }
 
@@ -653,7 +654,7 @@ impl Default for Upstream {
             tcp_keepalive: Some(Duration::from_secs(30)),
             tcp_user_timeout: None,
             source_address: None,
-            receive_buffer: 128 * 1024,
+            receive_buffer: 512 * 1024,
         }
     }
 }

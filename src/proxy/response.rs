@@ -21,10 +21,14 @@ use crate::proxy::explain;
 use crate::proxy::progress::Progress;
 use crate::reason::Reason;
 use crate::snapshot::View;
+use crate::transport::BULK_RECEIVE_MIN;
 use crate::upstream::pool::Connection;
 
 /// Interim responses that are passed on before one exchange is given up: nobody sends more than a few.
 const INTERIM_MAX: usize = 64;
+
+/// A body of which the client took so many bytes flows: the kernel may hold more of it than of others, on both sides.
+const BULK_AFTER: u64 = 512 * 1024;
 
 /// What the response side knows of the request.
 #[derive(Clone, Copy, Debug)]
@@ -366,6 +370,9 @@ impl<'a> Response<'a> {
                 if !sent.is_ok() {
                     return ResponseEnd::ClientGone;
                 }
+                if self.progress.sent.get() >= BULK_AFTER {
+                    self.turn_to_bulk();
+                }
             }
             if self.follower.is_done() {
                 self.progress.all_taken();
@@ -400,6 +407,17 @@ impl<'a> Response<'a> {
                 }
                 Ok(_) => {}
             }
+        }
+    }
+
+    /// Who takes nothing never comes here: what a stalled client makes the kernel hold stays small.
+    fn turn_to_bulk(&self) {
+        if self.client.turns_to_bulk() {
+            self.client.transport().send_bulk();
+        }
+        let most = self.view.config.upstream.receive_buffer;
+        if most >= BULK_RECEIVE_MIN && self.backend.turns_to_bulk() {
+            self.backend.transport().receive_bulk(most);
         }
     }
 
