@@ -20,12 +20,13 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-const COMMANDS: [&str; 9] = [
+const COMMANDS: [&str; 10] = [
     "run",
     "check",
     "demo",
     "backend",
     "experiment",
+    "explain",
     "health",
     "simulate",
     "completions",

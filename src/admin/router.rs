@@ -17,7 +17,7 @@ use super::exposition::{self, Form};
 use super::page::{File, stream};
 use super::profiling::Profile;
 use super::view::BackendView;
-use super::{DEFAULT_POOL, Phase, State, Surface, guard};
+use super::{Asked, DEFAULT_POOL, Phase, State, Surface, guard};
 use crate::events;
 use crate::metrics::text::Format;
 
@@ -49,6 +49,7 @@ enum Resource {
     /// Rows of the history.
     History,
     Exchanges,
+    Explain,
     /// All backends, or those of one pool.
     Backends(Option<String>),
     Backend {
@@ -176,6 +177,10 @@ async fn admitted(
             };
             exchanges::answer(state, &filter).map(|value| json(StatusCode::OK, &value))
         }
+        Resource::Explain => {
+            let asked = Asked::read(request.uri().query().unwrap_or_default(), decoded)?;
+            (state.explain)(&asked).map(|value| json(StatusCode::OK, &value))
+        }
         Resource::Backends(pool) => backends(state, pool.as_deref()),
         Resource::Backend { pool, name } => {
             let view = backend(state, &pool, &name)?;
@@ -234,6 +239,7 @@ fn find(path: &str, surface: Surface) -> Result<Option<Resource>, Refused> {
         ["events"] => Some(Resource::Events),
         ["history"] => Some(Resource::History),
         ["exchanges"] => Some(Resource::Exchanges),
+        ["explain"] => Some(Resource::Explain),
         ["reload"] => Some(Resource::Change(Change::Reload)),
         ["backends"] => Some(Resource::Backends(None)),
         ["backends", name] => below(default, name, None)?,

@@ -205,17 +205,8 @@ impl<'a> Exchange<'a> {
     /// Whether the request may be repeated although a backend may have seen it: by its method, and by what is kept of its
     /// body.
     pub(super) fn is_repeatable(&self) -> bool {
-        if let BodyLength::Length(length) = self.request.head.request.body()
-            && usize::try_from(length).map_or(true, |length| length > self.view.retry.buffer)
-        {
-            return false;
-        }
-        let name = self
-            .request
-            .head
-            .request
-            .method_bytes(self.request.inbound.buffer.filled());
-        self.view.retry.may_repeat(self.asked.method, name)
+        let bytes = self.request.inbound.buffer.filled();
+        self.view.retry.is_repeatable(&self.request.head.request, bytes)
     }
 
     /// Whether the attempt under way may be followed by another one even if its backend sees the request.
