@@ -1,17 +1,13 @@
-//! What counting costs a worker (at most 60 ns a request), and what a scrape costs the control thread (at most 60 ms for
-//! 100 backends on 16 workers).
+//! What counting costs a worker: at most 60 ns a request. What reading it costs: `benches/scrape.rs`.
 
 use std::hint::black_box;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use weir::balance::breaker::State;
 use weir::clock::Span;
-use weir::metrics::{BackendCounts, BackendInfo, BackendState, Dropped, Info, Phases, Shard, Snapshot, json};
+use weir::metrics::{BackendCounts, Phases, Shard};
 
 const BACKENDS: usize = 100;
-const WORKERS: usize = 16;
 
 /// Latencies over two decades, 100 µs to 10 ms, evenly on a logarithmic scale.
 fn latencies() -> Vec<Duration> {
@@ -53,42 +49,5 @@ fn record(criterion: &mut Criterion) {
     });
 }
 
-fn scrape(criterion: &mut Criterion) {
-    let latencies = latencies();
-    let shards: Vec<_> = (0..WORKERS).map(|number| Arc::new(Shard::new(number))).collect();
-    let info = Info {
-        backends: (0..BACKENDS)
-            .map(|index| BackendInfo {
-                url: format!("http://127.0.0.1:{index}"),
-                name: format!("b{index}"),
-                counts: Arc::new(BackendCounts::new(WORKERS)),
-            })
-            .collect(),
-        pool: "default".to_owned(),
-        drivers: Vec::new(),
-        algorithm: "round-robin".to_owned(),
-        started: Instant::now(),
-    };
-    for shard in &shards {
-        for backend in &info.backends {
-            for elapsed in &latencies {
-                shard.attempt(&backend.counts, Some(200), *elapsed);
-            }
-        }
-    }
-    let up = |_| BackendState {
-        healthy: true,
-        eligible: true,
-        in_flight: 0,
-        condition: "up",
-        breaker: State::Closed,
-        breaker_openings: 0,
-        ejections: 0,
-    };
-    criterion.bench_function("scrape/100x16", |bencher| {
-        bencher.iter(|| json::render(&Snapshot::take(&shards, &info, up), Dropped::default()));
-    });
-}
-
-criterion_group!(benches, record, scrape);
+criterion_group!(benches, record);
 criterion_main!(benches);

@@ -112,18 +112,25 @@ fn peek(fd: RawFd) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
+/// Bytes of a page of memory.
+pub fn page_bytes() -> u64 {
+    sysconf(libc::_SC_PAGESIZE)
+}
+
+/// Of a clock of `times(2)`, in which /proc counts CPU time: ticks a second.
+pub fn clock_ticks() -> u64 {
+    sysconf(libc::_SC_CLK_TCK)
+}
+
+/// One of the system's constants; 0: it has none.
+fn sysconf(name: libc::c_int) -> u64 {
+    // SAFETY: sysconf takes no pointers.
+    u64::try_from(unsafe { libc::sysconf(name) }).unwrap_or(0)
+}
+
 /// Bytes of memory that this process may use: the cgroup's limit, or the machine's RAM if that is less.
 pub fn usable_memory() -> u64 {
-    // SAFETY: sysconf takes no pointers.
-    let (pages, page) = unsafe {
-        (
-            libc::sysconf(libc::_SC_PHYS_PAGES),
-            libc::sysconf(libc::_SC_PAGESIZE),
-        )
-    };
-    let ram = u64::try_from(pages)
-        .unwrap_or(0)
-        .saturating_mul(u64::try_from(page).unwrap_or(0));
+    let ram = sysconf(libc::_SC_PHYS_PAGES).saturating_mul(page_bytes());
     cgroup_memory_limit().map_or(ram, |limit| limit.min(ram))
 }
 

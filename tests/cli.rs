@@ -20,7 +20,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 13] = [
     "run",
     "check",
     "demo",
@@ -28,7 +28,10 @@ const COMMANDS: [&str; 10] = [
     "experiment",
     "explain",
     "health",
+    "hdr",
+    "load",
     "simulate",
+    "top",
     "completions",
     "man",
 ];

@@ -94,6 +94,7 @@ priority = 1
 backup = true
 
 [logging]
+modules = ["proxy=trace", "health=warn"]
 level = "trace"
 format = "json"
 

@@ -36,6 +36,11 @@ fn summary(args: &[&str]) -> (Value, i32) {
     (serde_json::from_slice(&json).expect("JSON"), code)
 }
 
+/// The same without the exit code.
+fn summarised(args: &[&str]) -> Value {
+    summary(args).0
+}
+
 fn errors(args: &[&str]) -> (Value, i32) {
     let (summary, code) = summary(args);
     (summary["errors_by_kind"].clone(), code)
@@ -161,7 +166,13 @@ fn targets_take_turns_and_answers_name_their_backends() {
     assert_eq!(code, 0);
     for (backend, url) in backends.iter().zip(&urls) {
         assert_eq!(backend.requests(), 100);
-        assert_eq!(summary["targets"][url], 100);
+        let target = summary["targets"].as_array().expect("a list").iter();
+        let target = target
+            .clone()
+            .find(|target| target["url"] == url.as_str())
+            .expect("the url");
+        assert_eq!((&target["requests"], &target["errors"]), (&100.into(), &0.into()));
+        assert!(target["latency_ns"]["p99"].as_u64() > Some(0));
         assert_eq!(summary["backends"][&backend.name], 100, "{summary}");
     }
 }
@@ -311,8 +322,18 @@ fn method_headers_and_body_go_out_as_given() {
 #[test]
 fn bad_usage_is_told() {
     for (args, said) in [
-        (&["https://127.0.0.1/"][..], "only http:// and unix: urls"),
-        (&["http://127.0.0.1/", "--method", "get"], "is no method"),
+        (&["https://127.0.0.1/"][..], "https is not spoken yet"),
+        (&["127.0.0.1:80"], "is no url that can be asked"),
+        (
+            &["http://127.0.0.1/", "--method", "get"],
+            "methods are written in capitals",
+        ),
+        (&["http://127.0.0.1/", "-n", "0"], "0"),
+        (&["http://127.0.0.1/", "--timeout", "0"], "more than nothing"),
+        (
+            &["http://127.0.0.1:1/", "-n", "1", "--html", "/nowhere/x.html"],
+            "/nowhere/x.html cannot be written",
+        ),
         (&["http://127.0.0.1/", "-H", "nonsense"], "NAME: VALUE"),
         (&["http://127.0.0.1/", "--expect-status", "2x"], "a class (2xx)"),
         (&["http://127.0.0.1/", "-R", "0"], "it must be from"),
@@ -338,4 +359,353 @@ fn bad_usage_is_told() {
             text(&output.stderr)
         );
     }
+}
+
+/// A path in a directory, as an argument.
+fn at(dir: &tempfile::TempDir, name: &str) -> String {
+    dir.path().join(name).to_str().expect("UTF-8").to_owned()
+}
+
+/// The rows of a `--csv` file, without its header.
+fn rows(path: &str) -> Vec<Vec<String>> {
+    let text = fs::read_to_string(path).expect("rows");
+    let mut lines = text.lines();
+    assert_eq!(
+        lines.next(),
+        Some("id,start_ns,latency_ns,status,backend,bytes,error")
+    );
+    lines
+        .map(|line| line.split(',').map(str::to_owned).collect())
+        .collect()
+}
+
+#[test]
+fn the_number_of_requests_is_exact_however_they_are_shared_out() {
+    let backend = Fickle::new("one");
+    let dir = tempfile::tempdir().expect("a directory");
+    let csv = at(&dir, "rows.csv");
+    let mut before = 0;
+    for (requests, connections, workers, more) in [
+        ("1", "1", "1", &[][..]),
+        ("5", "8", "2", &[]),
+        ("97", "3", "3", &[]),
+        ("2500", "16", "2", &[]),
+        ("60", "4", "2", &["-R", "300"]),
+        ("40", "4", "2", &["--no-keepalive"]),
+    ] {
+        let url = backend.url();
+        let args = [
+            &url,
+            "-n",
+            requests,
+            "-c",
+            connections,
+            "-t",
+            workers,
+            "--csv",
+            &csv,
+        ];
+        let args = [&args[..], more].concat();
+        assert_eq!(load(&args).status.code(), Some(0), "{args:?}");
+        let expected: u64 = requests.parse().expect("a number");
+        assert_eq!(backend.requests() - before, expected, "{args:?}");
+        before += expected;
+        let mut ids: Vec<u64> = rows(&csv)
+            .iter()
+            .map(|row| row[0].parse().expect("an id"))
+            .collect();
+        ids.sort_unstable();
+        assert_eq!(ids, (0..expected).collect::<Vec<_>>(), "{args:?}");
+    }
+}
+
+#[test]
+fn what_was_due_and_not_sent_is_said() {
+    let silent = Fickle::new("silent");
+    silent.conduct(Conduct::Hang);
+    let url = silent.url();
+    let args = [&url, "-R", "100", "-d", "1s", "-c", "2", "--timeout", "300ms"];
+    let found = summarised(&args);
+    let number = |key: &str| found[key].as_u64().unwrap_or_else(|| panic!("{key}: {found}"));
+    // A connection that waits for an answer sends nothing, and says so: every request that was due is one or the other.
+    assert_eq!(number("requests") + number("unsent"), 100, "{found}");
+    assert!((2..=10).contains(&number("requests")), "{found}");
+    assert_eq!(found["errors_by_kind"]["timeout"], found["requests"]);
+    let said = text(&load(&args).stdout);
+    assert!(
+        said.contains("unsent") && said.contains("the rate was not kept"),
+        "{said}"
+    );
+    // Where the server keeps up there is nothing to say.
+    let quick = Fickle::new("quick");
+    let found = summarised(&[&quick.url(), "-R", "200", "-d", "1s", "-c", "4"]);
+    assert_eq!((&found["requests"], &found["unsent"]), (&200.into(), &0.into()));
+}
+
+#[test]
+fn a_kept_connection_that_was_closed_is_replaced_and_counted() {
+    // Two answers, then a close that nobody announced.
+    let backend = Backend::new(|conn| {
+        for _ in 0..2 {
+            conn.read_request()?;
+            conn.try_send(support::ok(b"ok"))?;
+        }
+        Ok(())
+    });
+    let (found, code) = summary(&[&backend.url(), "-n", "20", "-c", "1"]);
+    assert_eq!(
+        (code, &found["requests"], &found["errors"]),
+        (0, &20.into(), &0.into())
+    );
+    assert_eq!(found["reconnects"], 9, "{found}");
+    assert_eq!(backend.requests().len(), 20);
+    // What a second POST would do is not for the tester to guess.
+    let (found, code) = summary(&[&backend.url(), "-n", "20", "-c", "1", "--method", "POST"]);
+    assert_eq!((code, &found["reconnects"]), (1, &0.into()));
+    let resets = found["errors_by_kind"]["reset"].as_u64().expect("a number");
+    assert!((6..=7).contains(&resets), "{found}");
+}
+
+#[test]
+fn hostile_servers_end_at_the_time_out_at_the_latest() {
+    let limit = Duration::from_millis(400);
+    let trickle = |piece: &'static [u8]| {
+        Backend::new(move |conn| {
+            conn.read_request()?;
+            loop {
+                conn.try_send(piece)?;
+                thread::sleep(Duration::from_millis(5));
+            }
+        })
+    };
+    let endless_fields = trickle(b"HTTP/1.1 200 OK\r\n");
+    let short = Backend::sending("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
+    let endless_interim = trickle(b"HTTP/1.1 100 Continue\r\n\r\n");
+    let trickled_body = Backend::new(|conn| {
+        conn.read_request()?;
+        conn.try_send("HTTP/1.1 200 OK\r\n\r\n")?;
+        loop {
+            conn.try_send("x")?;
+            thread::sleep(Duration::from_millis(5));
+        }
+    });
+    let extra = Backend::sending("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nmore than two");
+    let huge_head = Backend::sending(format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(100_000)));
+    let two_lengths = Backend::sending("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab");
+    let tunnel = Backend::sending("HTTP/1.1 101 Switching Protocols\r\n\r\n");
+    let binary = Backend::sending([0u8; 300]);
+    for (server, kind) in [
+        (&endless_fields, "malformed"),
+        (&short, "timeout"),
+        (&endless_interim, "timeout"),
+        (&trickled_body, "timeout"),
+        (&extra, "malformed"),
+        (&huge_head, "malformed"),
+        (&two_lengths, "malformed"),
+        (&tunnel, "malformed"),
+        (&binary, "malformed"),
+    ] {
+        let start = Instant::now();
+        let (found, code) = errors(&[&server.url(), "-n", "2", "-c", "2", "--timeout", "400ms"]);
+        assert_eq!((code, &found[kind]), (1, &2.into()), "{kind}: {found}");
+        assert!(start.elapsed() < limit + Duration::from_secs(3), "{kind}");
+    }
+}
+
+#[test]
+fn a_body_s_member_and_a_hostile_name_are_told_and_escaped() {
+    let json = Backend::sending(json_in_chunks());
+    let found = summarised(&[&json.url(), "-n", "6", "--backend-from", "json:name"]);
+    assert_eq!(found["backends"]["b-1"], 6, "{found}");
+    // A name that would be markup, a second field, and a second row.
+    let name = "<script>alert(1)</script>,\"x\"";
+    let hostile = Backend::sending(format!(
+        "HTTP/1.1 200 OK\r\nX-Backend: {name}\r\nContent-Length: 0\r\n\r\n"
+    ));
+    let dir = tempfile::tempdir().expect("a directory");
+    let (csv, html) = (at(&dir, "rows.csv"), at(&dir, "page.html"));
+    let output = load(&[&hostile.url(), "-n", "4", "--csv", &csv, "--html", &html]);
+    assert_eq!(output.status.code(), Some(0));
+    let page = fs::read_to_string(&html).expect("a page");
+    assert!(
+        page.contains("&lt;script&gt;alert(1)") && !page.contains("<script"),
+        "{page}"
+    );
+    let checked = load(&["check", "--csv", &csv, "--expected", "4", "--backends", "b"]);
+    let said = text(&checked.stdout);
+    assert!(
+        said.contains(name) && said.contains("backend b answered nothing"),
+        "{said}"
+    );
+}
+
+fn json_in_chunks() -> Vec<u8> {
+    let body = "{\"name\":\"b-1\"}";
+    format!(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{}\r\n{:x}\r\n{}\r\n0\r\n\r\n",
+        &body[..3],
+        body.len() - 3,
+        &body[3..]
+    )
+    .into_bytes()
+}
+
+#[test]
+fn a_log_of_an_open_loop_has_both_times_of_every_answer() {
+    let backend = Fickle::new("one");
+    let dir = tempfile::tempdir().expect("a directory");
+    let (hdr, json) = (at(&dir, "h.hlog"), at(&dir, "s.json"));
+    let url = backend.url();
+    let output = load(&[
+        &url, "-R", "150", "-d", "2500ms", "-c", "3", "-t", "2", "--hdr", &hdr, "--json", &json,
+    ]);
+    assert_eq!(output.status.code(), Some(0));
+    // Nobody looks at a live line that is not on a terminal.
+    assert_eq!(text(&output.stderr), "");
+    assert_eq!(backend.requests(), 375);
+    assert_eq!(
+        recorded(Path::new(&hdr)),
+        [("response".to_owned(), 375), ("service".to_owned(), 375)]
+    );
+    let log = fs::read_to_string(&hdr).expect("a log");
+    let lines = |tag: &str| log.lines().filter(|line| line.starts_with(tag)).count();
+    assert!((3..=4).contains(&lines("Tag=response")), "{log}");
+    // Seconds are seconds: what is counted in one is what was asked in it.
+    let starts: Vec<f64> = log
+        .lines()
+        .filter_map(|line| line.strip_prefix("Tag=response,"))
+        .map(|line| {
+            line.split(',')
+                .next()
+                .expect("a start")
+                .parse()
+                .expect("a number")
+        })
+        .collect();
+    for (second, start) in starts.iter().enumerate() {
+        assert!((start - second as f64).abs() < 0.25, "{starts:?}");
+    }
+}
+
+#[test]
+fn a_signal_ends_a_run_and_its_report_is_written() {
+    let backend = Fickle::new("one");
+    let dir = tempfile::tempdir().expect("a directory");
+    let json = at(&dir, "s.json");
+    let mut child = Command::new(BINARY)
+        .args(["load", &backend.url(), "-d", "1h", "-c", "2", "--json", &json])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the weir binary");
+    backend.wait_requests(10);
+    // In flight when it is told to stop, and never answered: it does not wait for the time-out.
+    backend.conduct(Conduct::Hang);
+    let start = Instant::now();
+    support::os::kill(child.id(), libc::SIGTERM);
+    let code = child.wait().expect("it ends").code();
+    assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
+    assert_eq!(code, Some(0));
+    let found: Value = serde_json::from_slice(&fs::read(&json).expect("a summary")).expect("JSON");
+    assert_eq!(found["stopped"], true);
+    assert!(found["requests"].as_u64() >= Some(9), "{found}");
+    let took = Duration::from_nanos(found["duration_ns"].as_u64().expect("a number"));
+    assert!(took < Duration::from_secs(20), "{took:?}");
+}
+
+#[test]
+fn a_terminal_gets_a_live_line_and_quiet_takes_it_away() {
+    let backend = Fickle::new("one");
+    let run = |more: &str| {
+        let command = format!("{BINARY} load {} -R 50 -d 2s -c 2 {more}", backend.url());
+        let mut script = Command::new("script");
+        script.args(["-qec", &command, "/dev/null"]).stdin(Stdio::null());
+        script.output()
+    };
+    let Ok(shown) = run("") else {
+        return support::skipped("bsdutils");
+    };
+    let shown = text(&shown.stdout);
+    assert!(
+        shown.contains("requests/s | p50") && shown.contains("0 errors"),
+        "{shown}"
+    );
+    let quiet = text(&run("--quiet").expect("it ran before").stdout);
+    assert!(
+        !quiet.contains("requests/s | p50") && quiet.contains("open loop"),
+        "{quiet}"
+    );
+}
+
+#[test]
+fn a_unix_socket_and_one_url_twice_are_asked() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("s.sock");
+    let backend = Backend::on_unix(&path, |conn| conn.serve(|_| support::ok(b"ok")));
+    let found = summarised(&[&backend.url(), &backend.url(), "-n", "10", "-c", "2"]);
+    assert_eq!((&found["requests"], &found["errors"]), (&10.into(), &0.into()));
+    let targets = found["targets"].as_array().expect("a list");
+    let counts: Vec<_> = targets.iter().map(|target| &target["requests"]).collect();
+    assert_eq!(counts, [5, 5]);
+}
+
+#[test]
+fn a_page_is_shown_by_a_browser_without_complaint() {
+    let backend = Fickle::new("one");
+    let dir = tempfile::tempdir().expect("a directory");
+    let html = at(&dir, "page.html");
+    let run = load(&[
+        &backend.url(),
+        "-R",
+        "100",
+        "-d",
+        "3s",
+        "-c",
+        "2",
+        "--html",
+        &html,
+    ]);
+    assert_eq!(run.status.code(), Some(0));
+    let Some(mut browser) = support::Browser::start() else {
+        return;
+    };
+    browser.open(&format!("file://{html}"));
+    browser.wait("document.querySelectorAll('svg polyline').length >= 6");
+    assert_eq!(browser.value("document.querySelectorAll('figure').length"), 3);
+    assert_eq!(
+        browser.value("performance.getEntriesByType('resource').length"),
+        0,
+        "it needs nothing else"
+    );
+    assert!(browser.errors.is_empty(), "{:?}", browser.errors);
+}
+
+#[test]
+fn scripts_ask_and_judge() {
+    let backend = Fickle::new("one");
+    let dir = tempfile::tempdir().expect("a directory");
+    let results = at(&dir, "results");
+    let script = |name: &str, args: &[&str]| {
+        let mut command = Command::new(format!("{}/scripts/{name}", env!("CARGO_MANIFEST_DIR")));
+        command.args(args).env("WEIR", BINARY).stdin(Stdio::null());
+        command.output().expect("a script")
+    };
+    let url = backend.url();
+    let asked = script("loadtest", &[&url, "200", "4", &results]);
+    assert_eq!(asked.status.code(), Some(0), "{}", text(&asked.stderr));
+    let judged = script("check_results", &[&results, "200"]);
+    assert_eq!(judged.status.code(), Some(0), "{}", text(&judged.stdout));
+    let judged = script("check_results", &[&results, "201"]);
+    assert_eq!(judged.status.code(), Some(1));
+    // The demo, on ports of the kernel's choice, started and ended by the script.
+    let asked = script("loadtest", &["--demo", "0", "300", "6", &results]);
+    assert_eq!(
+        asked.status.code(),
+        Some(0),
+        "{}{}",
+        text(&asked.stdout),
+        text(&asked.stderr)
+    );
+    let judged = script("check_results", &[&results, "300", "--max-p99", "5s"]);
+    assert_eq!(judged.status.code(), Some(0), "{}", text(&judged.stdout));
+    assert!(text(&asked.stdout).contains("demo-3"), "{}", text(&asked.stdout));
 }

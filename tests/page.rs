@@ -97,7 +97,7 @@ fn it_comes_with_a_strict_policy_and_without_a_token() {
     };
     browser.open(&page(&weir));
     browser.wait("document.getElementById('ask')?.hidden === false");
-    browser.value(
+    browser.leave_by(
         "document.getElementById('token').value = '0123456789abcdef0123456789abcdef'; \
          document.getElementById('use-token').click()",
     );

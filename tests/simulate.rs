@@ -14,6 +14,7 @@ const SMALL: &str = "duration = '4s'\nwarm_up = '1s'\nbackends = 4\nload_balance
 
 fn simulate(directory: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_weir"))
+        .env_clear()
         .current_dir(directory)
         .arg("simulate")
         .args(arguments)

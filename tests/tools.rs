@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 
 use sha2::{Digest, Sha256};
 use support::weir::BINARY;
-use support::{Driver, Weir, eventually, noise, os, skipped};
+use support::{Browser, Driver, Weir, eventually, noise, os, skipped};
 use tungstenite::Message;
 
 on_both_drivers!(
@@ -271,34 +271,11 @@ const PAGE: &str = "<!doctype html><title>waiting</title><body>waiting<script>\
 
 fn a_browsers_websocket_echoes(driver: Driver) {
     let stage = Stage::set(driver);
-    let installed = |name: &&str| {
-        Command::new(name)
-            .arg("--version")
-            .output()
-            .is_ok_and(|output| output.status.success())
-    };
-    let Some(browser) = ["chromium", "chromium-browser", "google-chrome"]
-        .into_iter()
-        .find(installed)
-    else {
-        return skipped("chromium");
+    let Some(mut browser) = Browser::start() else {
+        return;
     };
     let page = stage.dir.path().join("page.html");
     fs::write(&page, PAGE.replace("ADDRESS", stage.weir.address())).unwrap();
-    let profile = format!("--user-data-dir={}", stage.dir.path().join("profile").display());
-    let url = format!("file://{}", page.display());
-    let args = [
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        &profile,
-        "--virtual-time-budget=5000",
-        "--dump-dom",
-        &url,
-    ];
-    let Some(document) = run("chromium", browser, &args) else {
-        return;
-    };
-    let document = String::from_utf8_lossy(&document);
-    assert!(document.contains("echoed: from a browser"), "{document}");
+    browser.open(&format!("file://{}", page.display()));
+    browser.wait("document.body?.textContent === 'echoed: from a browser'");
 }

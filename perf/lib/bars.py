@@ -121,6 +121,6 @@ def judge(bar, runs, subject):
 
 
 def judge_variants(record):
-    """The verdict on weir against itself: `perf/resilience`."""
+    """The verdict on weir against itself: `perf/resilience` and `perf/access-log`."""
     bar = Bar(record["scenario"], "cpu_us", record["limit"], peer=record["base"], min_pairs=VARIANT_PAIRS)
     return judge(bar, record["runs"], record["subject"])

@@ -179,8 +179,8 @@ def save(results):
 def markdown(results):
     """RESULTS.md."""
     parts = [
-        "# Results\n\nWritten by `perf/compare`, `perf/instructions` and `perf/resilience` with `--write`; the runs behind "
-        "it are in `results.json`, what the figures mean in `README.md`. Figures are medians with (lower–upper quartile).",
+        "# Results\n\nWritten by `perf/compare`, `perf/instructions`, `perf/resilience` and `perf/access-log` with `--write`; the "
+        "runs behind it are in `results.json`, what the figures mean in `README.md`. Figures are medians with (lower–upper quartile).",
         "## Machine",
         "\n".join(f"- {name}: {value}" for name, value in results["machine"].items()),
         "## Bars",
@@ -215,7 +215,7 @@ def instructions_table(instructions):
 
 
 def variants_text(name, record, level="###"):
-    """What one comparison of weir with itself found: `perf/resilience`."""
+    """What one comparison of weir with itself found: `perf/resilience` and `perf/access-log`."""
     subject, base = record["subject"], record["base"]
     rows = []
     for variant in (base, subject):

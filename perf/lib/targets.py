@@ -99,7 +99,8 @@ class Weir(Target):
     wraps = True
 
     def __init__(self, path=None, settings=(), name="weir"):
-        """`settings` are `section.key=value` for `--set`, on top of the configuration; `name` tells variants apart."""
+        """`settings` are `section.key=value` for `--set`, on top of the configuration, with `{DIRECTORY}` for the run's own
+        directory; `name` tells variants apart."""
         self.name = name
         self._path = Path(path).resolve() if path else DEFAULT_WEIR
         self._settings = settings
@@ -122,7 +123,10 @@ class Weir(Target):
         config.write_text(processes.render(PEERS / "weir.toml", _places(bench, request)))
         ready = bench.directory / "weir-ready.json"
         ready.unlink(missing_ok=True)
-        settings = [word for setting in self._settings for word in ("--set", setting)]
+        # What a run writes is not kept for the next one.
+        (bench.directory / "access.log").unlink(missing_ok=True)
+        places = [setting.replace("{DIRECTORY}", str(bench.directory)) for setting in self._settings]
+        settings = [word for setting in places for word in ("--set", setting)]
         return [self._path, "run", "--config", config, "--ready-file", ready, *settings], ready
 
     def start(self, bench, request, wrapper=(), seconds=processes.START_SECONDS):

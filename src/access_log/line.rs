@@ -10,7 +10,7 @@ use super::redact::Redaction;
 use super::template::{Field, Piece};
 use super::{Format, Settings, escape};
 use crate::clock::Span;
-use crate::record::{Attempt, Finished, Part};
+use crate::record::{Attempt, Finished, Outcome, Part};
 use crate::trace::TraceContext;
 use crate::trace::context::put;
 
@@ -64,9 +64,9 @@ impl Line<'_> {
             Format::Common => self.common(out),
             Format::Combined => {
                 self.common(out);
-                for part in [Part::Referer, Part::UserAgent] {
+                for field in [Field::Referer, Field::UserAgent] {
                     out.extend_from_slice(b" \"");
-                    self.ascii_part(out, part);
+                    self.field(out, field);
                     out.push(b'"');
                 }
             }
@@ -146,7 +146,11 @@ impl Line<'_> {
             json_text(out, b",\"trace_id\":\"", Some(&trace_id));
         }
         number(out, b",\"worker\":", self.finished.worker as u64);
-        json_text(out, b",\"referer\":\"", record.captured.part(Part::Referer));
+        if let Some(referer) = record.captured.part(Part::Referer) {
+            out.extend_from_slice(b",\"referer\":\"");
+            self.redaction.target(referer, |part| escape::json(out, part));
+            out.push(b'"');
+        }
         json_text(out, b",\"user_agent\":\"", record.captured.part(Part::UserAgent));
         self.json_headers(out);
         if record.attempts_total > 1 || self.all_tries {
@@ -196,7 +200,7 @@ impl Line<'_> {
             out.push(b'{');
             json_text(out, b"\"backend\":\"", Some(self.backend_name(attempt)));
             json_text(out, b",\"kind\":\"", Some(attempt.kind.word().as_bytes()));
-            json_text(out, b",\"outcome\":\"", Some(attempt.outcome.word().as_bytes()));
+            outcome(out, attempt.outcome);
             number(out, b",\"began_us\":", attempt.began.as_micros());
             number(out, b",\"took_us\":", attempt.took.as_micros());
             out.push(b'}');
@@ -285,7 +289,13 @@ impl Line<'_> {
             Field::TraceId => ascii_or_dash(out, self.trace_id().as_ref().map(|id| &id[..])),
             Field::Worker => number(out, b"", self.finished.worker as u64),
             Field::UserAgent => self.ascii_part(out, Part::UserAgent),
-            Field::Referer => self.ascii_part(out, Part::Referer),
+            // It is a target of somebody's, and has parameters like one.
+            Field::Referer => match record.captured.part(Part::Referer) {
+                Some(referer) if !referer.is_empty() => {
+                    self.redaction.target(referer, |part| escape::ascii(out, part));
+                }
+                _ => out.push(b'-'),
+            },
         }
     }
 
@@ -336,6 +346,18 @@ fn json_text(out: &mut Vec<u8>, name: &[u8], text: Option<&[u8]>) {
 fn number(out: &mut Vec<u8>, name: &[u8], number: u64) {
     out.extend_from_slice(name);
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+fn outcome(out: &mut Vec<u8>, outcome: Outcome) {
+    let name = b",\"outcome\":\"";
+    match outcome {
+        Outcome::Status(status) => number(out, name, status.into()),
+        Outcome::Failed(_) | Outcome::Abandoned => {
+            out.extend_from_slice(name);
+            out.extend_from_slice(outcome.word().as_bytes());
+        }
+    }
+    out.push(b'"');
 }
 
 fn span(out: &mut Vec<u8>, span: Option<Span>) {

@@ -14,9 +14,9 @@ pub mod redact;
 pub mod template;
 pub mod writer;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crate::clock::Span;
 use crate::config::model::{AccessFormat, AccessLog as Config, AccessOnly, AccessOutput};
@@ -29,6 +29,10 @@ use template::{Field, Piece};
 
 /// Lines that a worker may be ahead of the writer.
 const CAPACITY: usize = 8192;
+/// Bytes of such lines, give or take one line: strangers make lines long.
+const WAITING_BYTES: usize = 8 << 20;
+/// Empty buffers kept for a worker: at the writer's pace of looking, 200,000 lines a second need no other.
+const SPARE: usize = 2048;
 /// A buffer that a long line made larger than this is not kept.
 const SPARE_BYTES: usize = 2048;
 
@@ -90,7 +94,7 @@ impl Settings {
             format,
             only: config.only,
             slow: Span(u64::try_from(config.slow.as_nanos()).unwrap_or(u64::MAX)),
-            sample: (f64::from(config.sample) / 100.0 * f64::from(u32::MAX)).round() as u64 + 1,
+            sample: (f64::from(config.sample) / 100.0 * 2f64.powi(32)).round() as u64,
             headers,
             redaction: Redaction {
                 query: config.redact_query.clone(),
@@ -145,10 +149,18 @@ impl Settings {
     }
 }
 
+/// One worker's lines.
+#[derive(Debug)]
+struct WorkerLane {
+    lines: Lane<Vec<u8>>,
+    /// Bytes that the writer has taken out so far; wraps.
+    taken: AtomicUsize,
+}
+
 /// What workers and the writer share.
 #[derive(Debug)]
 pub struct AccessLog {
-    lanes: Box<[Arc<Lane<Vec<u8>>>]>,
+    lanes: Box<[Arc<WorkerLane>]>,
     bell: Bell,
     dropped: AtomicU64,
     /// The file is to be opened again.
@@ -160,7 +172,12 @@ impl AccessLog {
     pub fn new(workers: usize) -> AccessLog {
         AccessLog {
             lanes: (0..workers)
-                .map(|_| Arc::new(Lane::new(CAPACITY, SPARE_BYTES)))
+                .map(|_| {
+                    Arc::new(WorkerLane {
+                        lines: Lane::new(CAPACITY, SPARE, SPARE_BYTES),
+                        taken: AtomicUsize::new(0),
+                    })
+                })
                 .collect(),
             bell: Bell::default(),
             dropped: AtomicU64::new(0),
@@ -171,6 +188,11 @@ impl AccessLog {
     /// Lines dropped since the start, because a lane was full or the output took nothing.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Whether the writer has taken all lines out.
+    pub fn is_empty(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.lines.is_empty())
     }
 
     /// Opens the file again, before the next line is written.
@@ -184,7 +206,9 @@ impl AccessLog {
 #[derive(Debug)]
 pub struct Handle {
     log: Arc<AccessLog>,
-    lane: Arc<Lane<Vec<u8>>>,
+    lane: Arc<WorkerLane>,
+    /// Bytes put into the lane so far; wraps.
+    put: Cell<usize>,
     wall: RefCell<Wall>,
 }
 
@@ -194,6 +218,7 @@ impl Handle {
         Some(Handle {
             lane: log.lanes.get(worker)?.clone(),
             log: log.clone(),
+            put: Cell::new(0),
             wall: RefCell::new(Wall::now()),
         })
     }
@@ -203,15 +228,23 @@ impl Handle {
         if !settings.wants(finished) {
             return;
         }
-        if self.lane.is_full() {
+        let WorkerLane { lines, taken } = &*self.lane;
+        let put = self.put.get();
+        if lines.is_full() || put.wrapping_sub(taken.load(Ordering::Relaxed)) >= WAITING_BYTES {
             self.log.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let mut buffer = self.lane.buffer();
+        let mut buffer = lines.buffer();
         line::write(&mut buffer, finished, settings, &mut self.wall.borrow_mut());
-        if !self.lane.push(buffer) {
+        let length = buffer.len();
+        if lines.push(buffer) {
+            self.put.set(put.wrapping_add(length));
+        } else {
             self.log.dropped.fetch_add(1, Ordering::Relaxed);
         }
         self.log.bell.ring();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,6 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -10,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::config::model::{AccessLog as Config, AccessOutput};
 use crate::log::timestamp;
-use crate::log::writer::write_patiently;
+use crate::log::writer::{Stdout, write_patiently};
 
 /// Who may read a new file: nobody but the owner and the group.
 const MODE: u32 = 0o640;
@@ -27,12 +26,14 @@ pub struct Output {
     batch: Vec<u8>,
     /// Where each line of the batch ends.
     ends: Vec<usize>,
+    /// The last write ended in the middle of a line.
+    cut: bool,
     host: String,
 }
 
 #[derive(Debug)]
 enum Kind {
-    Stream(File),
+    Stdout(Stdout),
     Named {
         file: File,
         path: PathBuf,
@@ -60,26 +61,27 @@ impl Output {
                 journal,
             })
         };
-        let kind = match &config.output {
-            AccessOutput::Off => return Ok(None),
-            AccessOutput::Stdout => {
-                let copy = io::stdout().as_fd().try_clone_to_owned();
-                let copy = copy
-                    .map_err(|error| format!("access_log.output: standard output cannot be used: {error}"))?;
-                Kind::Stream(File::from(copy))
-            }
-            AccessOutput::File(path) => {
-                let file = open(path).map_err(|error| {
-                    format!("access_log.output: {} cannot be opened: {error}", path.display())
-                })?;
-                Kind::Named {
-                    file,
-                    path: path.clone(),
+        let kind =
+            match &config.output {
+                AccessOutput::Off => return Ok(None),
+                AccessOutput::Stdout => {
+                    let stdout = Stdout::open();
+                    Kind::Stdout(stdout.map_err(|error| {
+                        format!("access_log.output: standard output cannot be used: {error}")
+                    })?)
                 }
-            }
-            AccessOutput::Syslog => socket("/dev/log", false)?,
-            AccessOutput::Journald => socket("/run/systemd/journal/socket", true)?,
-        };
+                AccessOutput::File(path) => {
+                    let file = open(path).map_err(|error| {
+                        format!("access_log.output: {} cannot be opened: {error}", path.display())
+                    })?;
+                    Kind::Named {
+                        file,
+                        path: path.clone(),
+                    }
+                }
+                AccessOutput::Syslog => socket("/dev/log", false)?,
+                AccessOutput::Journald => socket("/run/systemd/journal/socket", true)?,
+            };
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let host = match host.trim() {
             "" => "-".to_owned(),
@@ -89,6 +91,7 @@ impl Output {
             kind,
             batch: Vec::new(),
             ends: Vec::new(),
+            cut: false,
             host,
         }))
     }
@@ -109,11 +112,9 @@ impl Output {
 
     /// Writes the batch, which is empty then; says how many lines of it were lost, and why.
     pub(super) fn flush(&mut self) -> Result<(), (u64, io::Error)> {
-        let lines = self.ends.len() as u64;
         let result = match &mut self.kind {
-            Kind::Stream(file) | Kind::Named { file, .. } => {
-                write_patiently(file, &self.batch).map_err(|error| (lines, error))
-            }
+            Kind::Stdout(stdout) => stream(stdout, &self.batch, &self.ends, &mut self.cut),
+            Kind::Named { file, .. } => stream(file, &self.batch, &self.ends, &mut self.cut),
             Kind::Socket {
                 socket,
                 path,
@@ -129,17 +130,47 @@ impl Output {
         result
     }
 
-    /// Opens a named file again: somebody has moved the old one away. The old one stays in use if that fails.
-    pub(super) fn reopen(&mut self) -> io::Result<()> {
-        if let Kind::Named { file, path } = &mut self.kind {
-            *file = open(path)?;
-        }
-        Ok(())
+    /// Opens a named file again: somebody has moved the old one away. The old one stays in use if that fails. False: there
+    /// is no file.
+    pub(super) fn reopen(&mut self) -> io::Result<bool> {
+        let Kind::Named { file, path } = &mut self.kind else {
+            return Ok(false);
+        };
+        *file = open(path)?;
+        self.cut = false;
+        Ok(true)
     }
 }
 
+/// Without waiting for the reader of a pipe, now or when it is full.
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(MODE).open(path)
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(MODE)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+}
+
+/// Writes a batch. A line that was cut is given its end before the next one, so that one is lost and not two; `ends` are
+/// those of lines.
+fn stream(
+    output: &mut dyn Write,
+    batch: &[u8],
+    ends: &[usize],
+    cut: &mut bool,
+) -> Result<(), (u64, io::Error)> {
+    let written = match std::mem::take(cut) {
+        true => write_patiently(output, b"\n").map_err(|(_, error)| (0, error)),
+        false => Ok(()),
+    };
+    let began = written.is_ok();
+    let written = written.and_then(|()| write_patiently(output, batch));
+    written.map_err(|(written, error)| {
+        let whole = ends.partition_point(|&end| end <= written);
+        *cut = !began || (written > 0 && ends.get(whole.wrapping_sub(1)) != Some(&written));
+        ((ends.len() - whole) as u64, error)
+    })
 }
 
 fn connect(path: &Path) -> io::Result<UnixDatagram> {

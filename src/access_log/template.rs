@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::config::nearest;
+use crate::log::line::is_unsafe;
 
 /// What a field shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +95,8 @@ pub enum Error {
     Stray,
     Unknown(String),
     BadHeader(String),
+    /// A line's end, or another control character than a tab: a line would be more than one, or steer a terminal.
+    Control(char),
 }
 
 impl Error {
@@ -113,12 +116,19 @@ impl fmt::Display for Error {
             Error::Stray => f.write_str("a } closes nothing; }} is a brace"),
             Error::Unknown(name) => write!(f, "there is no field {{{name}}}"),
             Error::BadHeader(name) => write!(f, "{name:?} is no header name"),
+            Error::Control(character) => write!(f, "{character:?} is no part of a line"),
         }
     }
 }
 
 /// Cuts a template into its pieces.
 pub fn parse(text: &str) -> Result<Vec<Piece>, Error> {
+    if let Some(control) = text
+        .chars()
+        .find(|&character| is_unsafe(character) && character != '\t')
+    {
+        return Err(Error::Control(control));
+    }
     let mut pieces = Vec::new();
     let mut plain = String::new();
     let mut rest = text;
@@ -182,6 +192,8 @@ mod tests {
         assert_eq!(parse("{status"), Err(Error::Unclosed));
         assert_eq!(parse("status}"), Err(Error::Stray));
         assert_eq!(parse("{header:a b}"), Err(Error::BadHeader("a b".to_owned())));
+        assert_eq!(parse("{status}\n{path}"), Err(Error::Control('\n')));
+        assert_eq!(parse("a\tb"), Ok(vec![Piece::Text("a\tb".to_owned())]));
         let unknown = parse("{statsu}").unwrap_err();
         assert_eq!(unknown.near(), Some("status"));
     }
@@ -194,10 +206,25 @@ mod tests {
         }
     }
 
+    fn written(piece: &Piece) -> String {
+        match piece {
+            Piece::Text(text) => text.replace('{', "{{").replace('}', "}}"),
+            Piece::Field(field) => format!("{{{}}}", Field::ALL[*field as usize].0),
+            Piece::Header(name) => format!("{{header:{name}}}"),
+        }
+    }
+
     proptest! {
         #[test]
-        fn any_text_gets_a_verdict(text in "\\PC*") {
-            let _ = parse(&text);
+        fn any_text_gets_a_verdict_and_a_template_can_be_written_again(
+            text in "(\\PC|[{}:\n\t]|\\{status\\}|\\{header:x\\})*",
+        ) {
+            let Ok(pieces) = parse(&text) else {
+                return Ok(());
+            };
+            let again: String = pieces.iter().map(written).collect();
+            prop_assert_eq!(parse(&again), Ok(pieces));
+            prop_assert!(!again.contains('\n'));
         }
     }
 }

@@ -92,8 +92,7 @@ fn spawn(log: &Arc<AccessLog>, mut output: Output) -> io::Result<Guard> {
         .name("weir-access".to_owned())
         .spawn(move || {
             let mut said = Said::default();
-            let nothing_waits =
-                || shared.lanes.iter().all(|lane| lane.is_empty()) && !shared.reopen.load(Ordering::Acquire);
+            let nothing_waits = || shared.is_empty() && !shared.reopen.load(Ordering::Acquire);
             shared
                 .bell
                 .serve(|| turn(&shared, &mut output, &mut said), nothing_waits);
@@ -114,9 +113,12 @@ fn turn(log: &AccessLog, output: &mut Output, said: &mut Said) -> bool {
     for lane in &log.lanes {
         // As many as there can be: a worker that is faster than this loop must not hold it.
         for _ in 0..super::CAPACITY {
-            let Some(line) = lane.pop() else { break };
+            let Some(line) = lane.lines.pop() else { break };
             output.add(&line);
-            lane.recycle(line);
+            // Nobody else adds to it.
+            let taken = lane.taken.load(Ordering::Relaxed).wrapping_add(line.len());
+            lane.taken.store(taken, Ordering::Relaxed);
+            lane.lines.recycle(line);
             if output.bytes() >= BATCH_BYTES {
                 flush(log, output, said);
                 any = true;
@@ -129,7 +131,8 @@ fn turn(log: &AccessLog, output: &mut Output, said: &mut Said) -> bool {
     }
     if reopen {
         match output.reopen() {
-            Ok(()) => tracing::info!("access log opened again"),
+            Ok(true) => tracing::info!("access log opened again"),
+            Ok(false) => {}
             Err(error) => {
                 tracing::error!(%error, "the access log cannot be opened again; the old file stays in use");
             }

@@ -4,6 +4,8 @@ use futures_util::future::BoxFuture;
 use hyper::StatusCode;
 use serde_json::Value;
 
+use crate::log::levels;
+
 /// One state-changing call. `pool` and `name` are of a backend that there was when the call came in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -19,6 +21,8 @@ pub enum Command {
     ClearOverride { pool: String, name: String },
     /// Reads the configuration again.
     Reload,
+    /// Changes what is logged.
+    Levels(levels::Change),
 }
 
 /// Why a command was not carried out.
@@ -51,6 +55,7 @@ impl Command {
             Command::Weight { .. } => "weight",
             Command::ClearOverride { .. } => "clear override",
             Command::Reload => "reload",
+            Command::Levels(_) => "log level",
         }
     }
 
@@ -62,7 +67,7 @@ impl Command {
             | Command::Maintenance { name, .. }
             | Command::Weight { name, .. }
             | Command::ClearOverride { name, .. } => Some(name),
-            Command::Reload => None,
+            Command::Reload | Command::Levels(_) => None,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! In which form the metrics are wanted: by `?format=`, by the path, or by `Accept` (RFC 9110 §12.5.1).
 
+use std::sync::PoisonError;
+
 use http_body_util::Full;
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
 use hyper::{Response, StatusCode};
@@ -90,7 +92,9 @@ pub(super) fn answer(state: &State, form: Form) -> Result<router::Answer, Refuse
     let dropped = (state.dropped)();
     let (content_type, body) = match form {
         Form::Json => {
-            let body = json::render(&snapshot, dropped).map_err(|cause| {
+            let history = state.history.lock().unwrap_or_else(PoisonError::into_inner);
+            let busy = history.last().map_or(&[][..], |row| &row.busy);
+            let body = json::render(&snapshot, dropped, busy).map_err(|cause| {
                 Refused::new(
                     StatusCode::INTERNAL_SERVER_ERROR,
                     format!("the metrics could not be written: {cause}"),

@@ -10,7 +10,9 @@ mod exchanges;
 mod explain;
 mod exposition;
 mod guard;
+mod hdr;
 pub mod internal;
+pub mod log_level;
 mod page;
 mod profiling;
 mod router;
@@ -60,7 +62,7 @@ impl Phase {
 pub enum Surface {
     /// Everything, for those whom [`Guard`] admits.
     Admin,
-    /// Only `/livez`, `/readyz` and `/metrics`.
+    /// Only `/livez`, `/readyz`, `/metrics` and what is below it.
     Observe,
     /// Only profiles.
     Profiling,

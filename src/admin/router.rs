@@ -14,10 +14,11 @@ use serde_json::{Map, Value, json};
 use super::command::{Command, Refused};
 use super::exchanges;
 use super::exposition::{self, Form};
+use super::log_level;
 use super::page::{File, stream};
 use super::profiling::Profile;
 use super::view::BackendView;
-use super::{Asked, DEFAULT_POOL, Phase, State, Surface, guard};
+use super::{Asked, DEFAULT_POOL, Phase, State, Surface, guard, hdr};
 use crate::events;
 use crate::metrics::text::Format;
 
@@ -32,6 +33,9 @@ pub(super) fn whole(body: Full<Bytes>) -> UnsyncBoxBody<Bytes, Infallible> {
 /// Bytes of a request's body.
 const MAX_BODY_BYTES: usize = 4 * 1024;
 
+/// The methods that change nothing.
+const READ: &[Method] = &[Method::GET, Method::HEAD];
+
 /// What can be asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Resource {
@@ -40,6 +44,8 @@ enum Resource {
     /// In this form, whatever is asked for.
     Metrics(Option<Form>),
     Profile(Profile),
+    /// Histograms, in this form, whatever is asked for.
+    Histograms(Option<hdr::Form>),
     /// A file of the page.
     File(File),
     /// What the page is fed with, as it comes.
@@ -56,6 +62,8 @@ enum Resource {
         pool: String,
         name: String,
     },
+    /// What is logged, of all of weir or of one module.
+    LogLevel(Option<String>),
     Change(Change),
 }
 
@@ -82,7 +90,6 @@ enum Aspect {
 
 impl Resource {
     fn methods(&self) -> &'static [Method] {
-        const READ: &[Method] = &[Method::GET, Method::HEAD];
         match self {
             Resource::Change(Change::Backend { what, .. }) => match what {
                 Aspect::Drain | Aspect::Ready | Aspect::Maintenance => &[Method::POST],
@@ -90,6 +97,8 @@ impl Resource {
                 Aspect::Override => &[Method::DELETE],
             },
             Resource::Change(Change::Reload) => &[Method::POST],
+            Resource::LogLevel(None) => &[Method::GET, Method::HEAD, Method::PUT, Method::DELETE],
+            Resource::LogLevel(Some(_)) => &[Method::DELETE],
             _ => READ,
         }
     }
@@ -155,6 +164,7 @@ async fn admitted(
             };
             profile.answer(state, given).await
         }
+        Resource::Histograms(form) => hdr::answer(state, &request, form),
         Resource::File(file) => Ok(file.answer()),
         Resource::Stream => stream::answer(state, number(&request, "after")?, number(&request, "event")?),
         Resource::Events => {
@@ -185,6 +195,20 @@ async fn admitted(
         Resource::Backend { pool, name } => {
             let view = backend(state, &pool, &name)?;
             Ok(json(StatusCode::OK, &json!(view)))
+        }
+        Resource::LogLevel(_) if READ.contains(request.method()) => {
+            Ok(json(StatusCode::OK, &log_level::shown()))
+        }
+        Resource::LogLevel(module) => {
+            guard::check_content_type(request.headers())?;
+            let clears = request.method() == Method::DELETE;
+            let body = body(request).await?;
+            let change = if clears {
+                log_level::clear(module.as_deref(), &body)?
+            } else {
+                log_level::set(&body)?
+            };
+            carry_out(state, Command::Levels(change)).await
         }
         Resource::Change(change) => {
             guard::check_content_type(request.headers())?;
@@ -223,6 +247,8 @@ fn find(path: &str, surface: Surface) -> Result<Option<Resource>, Refused> {
         "/readyz" => Some(Resource::Readyz),
         "/metrics" => Some(Resource::Metrics(None)),
         "/metrics/prometheus" => Some(Resource::Metrics(Some(Form::Text(Format::Prometheus)))),
+        "/metrics/hdr" => Some(Resource::Histograms(None)),
+        "/metrics/hdr.hlog" => Some(Resource::Histograms(Some(hdr::Form::Log))),
         _ => None,
     };
     if known.is_some() || surface == Surface::Observe {
@@ -240,6 +266,8 @@ fn find(path: &str, surface: Surface) -> Result<Option<Resource>, Refused> {
         ["history"] => Some(Resource::History),
         ["exchanges"] => Some(Resource::Exchanges),
         ["explain"] => Some(Resource::Explain),
+        ["log-level"] => Some(Resource::LogLevel(None)),
+        ["log-level", module] => Some(Resource::LogLevel(Some(decoded(module)?))),
         ["reload"] => Some(Resource::Change(Change::Reload)),
         ["backends"] => Some(Resource::Backends(None)),
         ["backends", name] => below(default, name, None)?,
@@ -266,7 +294,7 @@ fn below(pool: String, name: &str, what: Option<&str>) -> Result<Option<Resource
 }
 
 /// A segment of a path without its percent-encoding (RFC 3986 §2.1): names hold colons, brackets and slashes.
-fn decoded(segment: &str) -> Result<String, Refused> {
+pub(super) fn decoded(segment: &str) -> Result<String, Refused> {
     let refused = || {
         Refused::new(
             StatusCode::BAD_REQUEST,
@@ -290,8 +318,8 @@ fn decoded(segment: &str) -> Result<String, Refused> {
     String::from_utf8(bytes).map_err(|_| refused())
 }
 
-/// The first value of a query parameter, as it stands: none of those known here needs decoding.
-fn parameter<'a, B>(request: &'a Request<B>, name: &str) -> Option<&'a str> {
+/// The first value of a query parameter, as it stands, undecoded.
+pub(super) fn parameter<'a, B>(request: &'a Request<B>, name: &str) -> Option<&'a str> {
     let pairs = request.uri().query()?.split('&');
     pairs
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))

@@ -70,6 +70,19 @@ pub enum Condition {
 }
 
 impl Condition {
+    /// All of them.
+    pub const ALL: [Condition; 9] = [
+        Condition::Maintenance,
+        Condition::Draining,
+        Condition::Disabled,
+        Condition::Dead,
+        Condition::Down,
+        Condition::Ejected,
+        Condition::Broken,
+        Condition::Ramping,
+        Condition::Up,
+    ];
+
     /// As it is written.
     pub const fn word(self) -> &'static str {
         match self {

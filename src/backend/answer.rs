@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -52,6 +52,8 @@ pub(super) struct Backend {
     /// Where load balancers ask for the load.
     probe_path: String,
     settings: Mutex<Settings>,
+    /// What stalls are counted from.
+    began: Instant,
     meter: Arc<Meter>,
     tally: Tally,
     /// The whole default answer, if its length is prescribed.
@@ -78,6 +80,7 @@ impl Backend {
             prefix,
             probe_path: options.probe_path.clone(),
             settings: Mutex::new(Settings::new(options)),
+            began: Instant::now(),
             meter: Arc::new(Meter::new()),
             tally: Tally::default(),
             fixed,
@@ -137,8 +140,10 @@ impl Backend {
         fate: Fate,
         after: &OnceLock<After>,
     ) -> Result<Answer, NoAnswer> {
-        if !fate.delay.is_zero() {
-            tokio::time::sleep(fate.delay).await;
+        let stalled = self.settings().stall_left(self.began.elapsed());
+        let wait = fate.delay.max(stalled);
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
         }
         match fate.outcome {
             Outcome::Answer => {}

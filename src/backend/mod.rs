@@ -92,6 +92,10 @@ pub struct Options {
     pub health_status: StatusCode,
     /// How long `/health` takes to say it.
     pub health_delay: Duration,
+    /// At the end of each `stall_every` nothing is answered for so long, on all connections together.
+    pub stall: Duration,
+    /// From one stall's end to the next; zero: none.
+    pub stall_every: Duration,
     /// The path that answers with the backend's load.
     pub probe_path: String,
     /// The default answer has a body of exactly this many bytes, made once, which leaves out what the request held.
@@ -114,6 +118,8 @@ impl Default for Options {
             status: StatusCode::OK,
             health_status: StatusCode::OK,
             health_delay: Duration::ZERO,
+            stall: Duration::ZERO,
+            stall_every: Duration::ZERO,
             probe_path: "/load".to_owned(),
             body_bytes: None,
             seed: None,

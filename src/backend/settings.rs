@@ -21,6 +21,8 @@ pub(super) struct Settings {
     pub status: StatusCode,
     pub health_status: StatusCode,
     pub health_delay: Duration,
+    pub stall: Duration,
+    pub stall_every: Duration,
 }
 
 impl Settings {
@@ -36,7 +38,23 @@ impl Settings {
             status: options.status,
             health_status: options.health_status,
             health_delay: options.health_delay,
+            stall: options.stall,
+            stall_every: options.stall_every,
         }
+    }
+
+    /// How much longer a stall lasts that is going on so long after the backend's start. Stalls end with each
+    /// `stall_every`, so that a backend begins by answering.
+    pub fn stall_left(&self, since_start: Duration) -> Duration {
+        let every = self.stall_every.as_nanos();
+        if every == 0 {
+            return Duration::ZERO;
+        }
+        let left = every - since_start.as_nanos() % every;
+        if left > self.stall.as_nanos() {
+            return Duration::ZERO;
+        }
+        Duration::from_nanos(u64::try_from(left).unwrap_or(u64::MAX))
     }
 
     /// These settings with what a query changes: `delay=300ms&hang=1`. All of it or, with a sentence about it, nothing.
@@ -56,9 +74,11 @@ impl Settings {
                 "status" => parse_status(value).map(|status| self.status = status),
                 "health" | "health_status" => parse_status(value).map(|status| self.health_status = status),
                 "health_delay" => parse_duration(value).map(|delay| self.health_delay = delay),
+                "stall" => parse_duration(value).map(|stall| self.stall = stall),
+                "stall_every" => parse_duration(value).map(|every| self.stall_every = every),
                 _ => Err(format!(
-                    "/_set knows delay, jitter, error_rate, error_status, hang, abort_rate, reset_rate, status, health and \
-                     health_delay, not {name:?}"
+                    "/_set knows delay, jitter, error_rate, error_status, hang, abort_rate, reset_rate, status, health, \
+                     health_delay, stall and stall_every, not {name:?}"
                 )),
             };
             set.map_err(|sentence| format!("{name}: {sentence}"))?;
@@ -80,6 +100,8 @@ impl Settings {
             "status": self.status.as_u16(),
             "health_status": self.health_status.as_u16(),
             "health_delay_us": micros(self.health_delay),
+            "stall_us": micros(self.stall),
+            "stall_every_us": micros(self.stall_every),
         })
     }
 }
@@ -104,6 +126,28 @@ mod tests {
         };
         assert_eq!(before.changed(query), Ok(expected));
         assert_eq!(before.changed(""), Ok(before));
+    }
+
+    #[test]
+    fn stalls_end_with_each_period() {
+        let settings = Settings::new(&Options {
+            stall: Duration::from_secs(1),
+            stall_every: Duration::from_secs(10),
+            ..Options::default()
+        });
+        for (ms, left) in [
+            (0, 0),
+            (8_999, 0),
+            (9_000, 1_000),
+            (9_750, 250),
+            (10_000, 0),
+            (39_001, 999),
+        ] {
+            let found = settings.stall_left(Duration::from_millis(ms));
+            assert_eq!(found, Duration::from_millis(left), "{ms}");
+        }
+        let none = Settings::new(&Options::default());
+        assert_eq!(none.stall_left(Duration::from_secs(9)), Duration::ZERO);
     }
 
     #[test]

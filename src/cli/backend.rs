@@ -28,6 +28,7 @@ Routes:
   /ws                  a WebSocket that echoes
   /_set                POST changes how it behaves: ?delay=300ms&error_rate=0.3&error_status=503&hang=1&abort_rate=0.1
                        &reset_rate=0.1&status=503&health=503&health_delay=2s&jitter=5ms
+                       &stall=1s&stall_every=10s
   /_count              how many requests there were, by method, and how often each POST by its x-request
   /_die                POST ends the backend at once, with all its connections
   everything else      the default answer: name, port, method, path, headers seen (secrets redacted)
@@ -36,6 +37,7 @@ Examples:
   weir backend --port 8081 --name a
   weir backend --port 8082 --name slow --delay 50ms --jitter 20ms
   weir backend --port 8083 --name bad --error-rate 0.1 --hang-rate 0.01 --seed 1
+  weir backend --port 8084 --stall 1s --stall-every 10s
   curl -X POST 'localhost:8081/_set?delay=300ms'";
 
 #[derive(Args, Clone, Debug)]
@@ -93,6 +95,14 @@ pub struct BackendArgs {
     #[arg(long, value_name = "DURATION", default_value = "0", value_parser = values::parse_duration)]
     health_delay: Duration,
 
+    /// Answer nothing for so long at the end of each --stall-every, on all connections together
+    #[arg(long, value_name = "DURATION", default_value = "0", value_parser = values::parse_duration, requires = "stall_every")]
+    stall: Duration,
+
+    /// From the end of one stall to the end of the next
+    #[arg(long, value_name = "DURATION", default_value = "0", value_parser = values::parse_duration, requires = "stall")]
+    stall_every: Duration,
+
     /// Where the backend says how loaded it is
     #[arg(long, value_name = "PATH", default_value = "/load", value_parser = values::parse_path)]
     probe_path: String,
@@ -111,6 +121,12 @@ pub struct BackendArgs {
 }
 
 pub fn main(args: BackendArgs) -> ExitCode {
+    if args.stall > args.stall_every {
+        return exit::because(
+            exit::BAD_CONFIGURATION,
+            "--stall is longer than --stall-every: nothing would ever be answered",
+        );
+    }
     let address = SocketAddr::new(args.address, args.port);
     let listener = match backend::bind(address) {
         Ok(listener) => listener,
@@ -142,6 +158,8 @@ async fn serve(listener: std::net::TcpListener, args: BackendArgs) -> io::Result
         status: args.status,
         health_status: args.health_status,
         health_delay: args.health_delay,
+        stall: args.stall,
+        stall_every: args.stall_every,
         probe_path: args.probe_path,
         body_bytes: args.body_bytes.map(|length| length as usize),
         seed: args.seed,

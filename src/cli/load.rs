@@ -11,10 +11,10 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::{exit, values};
+use crate::http1::Method;
 use crate::load::check::{Expectation, check};
-use crate::load::report::csv::Rows;
-use crate::load::report::{live, table};
-use crate::load::{self, BackendFrom, End, Output, Plan, RequestParts, Target};
+use crate::load::report::{Output, live, table};
+use crate::load::{self, BackendFrom, End, Plan, RequestParts, Target};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -25,7 +25,7 @@ Examples:
 
 Exit codes:
   0  every request was answered, with the expected status if one is expected
-  1  some were not (`weir load check`: something is wrong)
+  1  some were not, or none was sent (`weir load check`: something is wrong)
   2  bad usage, or a file that cannot be written";
 
 #[derive(Args, Clone, Debug)]
@@ -58,18 +58,19 @@ struct Run {
     workers: u16,
 
     /// How long to ask [default: 10s]
-    #[arg(long, short, value_name = "DURATION", value_parser = values::parse_duration, conflicts_with = "requests")]
+    #[arg(long, short, value_name = "DURATION", value_parser = parse_time, conflicts_with = "requests")]
     duration: Option<Duration>,
 
     /// How many requests to send, exactly, instead
-    #[arg(long, short = 'n', value_name = "N")]
+    #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     requests: Option<u64>,
 
     /// Requests a second over all connections, whatever the server does (open loop)
     #[arg(long, short = 'R', value_name = "RATE", value_parser = parse_rate)]
     rate: Option<f64>,
 
-    #[arg(long, value_name = "METHOD", default_value = "GET")]
+    /// What to ask with; a server that closed a kept connection is asked again only if the method is idempotent
+    #[arg(long, value_name = "METHOD", default_value = "GET", value_parser = parse_method)]
     method: String,
 
     /// A header line; may be repeated
@@ -92,11 +93,12 @@ struct Run {
     #[arg(long)]
     no_keepalive: bool,
 
+    /// HTTP version of the requests
     #[arg(long, value_name = "VERSION", default_value = "1.1", value_parser = ["1.0", "1.1"])]
     http_version: String,
 
-    /// How long an answer may take
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::parse_duration)]
+    /// How long an answer may take, connecting included
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_time)]
     timeout: Duration,
 
     /// Count an answer with another status as an error: 200, 2xx or 200-399
@@ -155,6 +157,24 @@ struct Check {
     /// Who has to have answered
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     backends: Vec<String>,
+}
+
+fn parse_time(text: &str) -> Result<Duration, String> {
+    match values::parse_duration(text)? {
+        Duration::ZERO => Err("it must be more than nothing".to_owned()),
+        time => Ok(time),
+    }
+}
+
+fn parse_method(text: &str) -> Result<String, String> {
+    let allowed = |byte: u8| byte.is_ascii_uppercase() || byte == b'-';
+    if text.is_empty() || !text.bytes().all(allowed) {
+        return Err("methods are written in capitals, as GET and POST are".to_owned());
+    }
+    if text == "CONNECT" {
+        return Err("CONNECT asks for a tunnel and not for an answer".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 fn parse_rate(text: &str) -> Result<f64, String> {
@@ -272,13 +292,6 @@ fn plan(args: &Run) -> Result<Plan, String> {
         }
         (None, None) => Vec::new(),
     };
-    let token = |byte: u8| byte.is_ascii_uppercase() || byte == b'-';
-    if args.method.is_empty() || !args.method.bytes().all(token) {
-        return Err(format!(
-            "--method: {:?} is no method; they are written in capitals",
-            args.method
-        ));
-    }
     let parts = RequestParts {
         method: args.method.clone(),
         http10: args.http_version == "1.0",
@@ -297,7 +310,7 @@ fn plan(args: &Run) -> Result<Plan, String> {
         },
         rate: args.rate,
         keep_alive: !args.no_keepalive,
-        head_only: args.method == "HEAD",
+        method: Method::from_bytes(args.method.as_bytes()),
         timeout: args.timeout,
         expect: args.expect_status,
         backend_from: args.backend_from.clone().unwrap_or(BackendFrom::Usual),
@@ -308,63 +321,53 @@ fn plan(args: &Run) -> Result<Plan, String> {
 /// Whether all went well.
 fn run(args: Run) -> Result<bool, String> {
     let plan = plan(&args)?;
-    let rows = match &args.csv {
-        Some(path) => {
-            let rows = Rows::start(path);
-            Some(rows.map_err(|error| format!("{} cannot be written: {error}", path.display()))?)
-        }
-        None => None,
+    let output = Output {
+        csv: args.csv,
+        json: args.json,
+        hlog: args.hdr,
+        html: args.html,
     };
+    let files = output.open(&plan)?;
     let _ = crate::sys::raise_open_files();
-    let stop = Arc::new(AtomicBool::new(false));
-    stop_at_ctrl_c(&stop)?;
+    let stop = stop_at_signals().map_err(|error| format!("cannot start: {error}"))?;
     let shown = !args.quiet && io::stderr().is_terminal();
-    let sender = rows.as_ref().map(|rows| rows.sender.clone());
-    let outcome = load::run(&plan, sender, &stop, |interval, total| {
+    let outcome = load::run(&plan, files.rows(), &stop, |interval, total| {
         if shown {
             let share = match plan.end {
                 End::After(time) => (interval.at + interval.length).as_secs_f64() / time.as_secs_f64(),
                 End::Requests(max) => total.requests() as f64 / max.max(1) as f64,
             };
-            let _ = write!(io::stderr(), "\r\x1b[K{}", live(interval, total, share.min(1.0)));
+            let _ = write!(io::stderr(), "\r\x1b[K{}", live(&interval, total, share.min(1.0)));
         }
+        files.take(interval);
     });
     let outcome = outcome.map_err(|error| format!("the load cannot be made: {error}"))?;
     if shown {
         let _ = write!(io::stderr(), "\r\x1b[K");
     }
-    if let Some(rows) = rows {
-        rows.end()
-            .map_err(|error| format!("the rows could not all be written: {error}"))?;
-    }
-    let output = Output {
-        json: args.json.clone(),
-        hlog: args.hdr.clone(),
-        html: args.html.clone(),
-    };
-    output.write(&plan, &outcome)?;
+    files.end(&plan, &outcome)?;
     let _ = io::stdout().write_all(table(&plan, &outcome).as_bytes());
     Ok(outcome.total.failures() == 0 && outcome.total.requests() > 0)
 }
 
-/// Ctrl-C ends the run, and what was measured so far is reported.
-fn stop_at_ctrl_c(stop: &Arc<AtomicBool>) -> Result<(), String> {
+/// SIGINT and SIGTERM end the run, and what was measured so far is reported.
+fn stop_at_signals() -> io::Result<Arc<AtomicBool>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()
-        .map_err(|error| error.to_string())?;
-    let stop = stop.clone();
+        .build()?;
+    let mut signals = {
+        let _entered = runtime.enter();
+        super::backend::Signals::new()?
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = stop.clone();
     std::thread::Builder::new()
         .name("weir-load-stop".to_owned())
         .spawn(move || {
-            runtime.block_on(async {
-                if tokio::signal::ctrl_c().await.is_ok() {
-                    stop.store(true, Ordering::Relaxed);
-                }
-            });
-        })
-        .map_err(|error| error.to_string())?;
-    Ok(())
+            runtime.block_on(signals.next());
+            asked.store(true, Ordering::Relaxed);
+        })?;
+    Ok(stop)
 }
 
 #[cfg(test)]

@@ -10,12 +10,14 @@ mod demo;
 pub(crate) mod exit;
 mod experiment;
 mod explain;
+mod hdr;
 mod health;
 mod load;
 mod pages;
 pub(crate) mod ready_file;
 mod run;
 mod simulate;
+mod top;
 mod values;
 
 use std::path::PathBuf;
@@ -93,13 +95,20 @@ pub enum Command {
     /// Ask a server, as fast as it answers or at a rate, and measure
     ///
     /// With a rate (-R) answers are measured from when their requests were due, so that a stall of the server is not hidden.
-    Load(load::LoadArgs),
+    Load(Box<load::LoadArgs>),
+    /// Merge exported histograms: exact percentiles over many instances
+    Hdr(hdr::HdrArgs),
     /// Compare strategies in virtual time
     ///
     /// The code that chooses backends in `weir run`, with the configuration's breaker, retries and health checks, in a world
     /// that a scenario describes: arrivals, service times, and what goes wrong. Without --config it runs on weir's defaults
     /// and as many backends as the scenario says.
     Simulate(simulate::SimulateArgs),
+    /// Watch a running weir in a terminal
+    ///
+    /// Requests, errors and latency over time, every backend with what it is and why, and the workers; backends can be
+    /// drained and put back by a key.
+    Top(top::TopArgs),
     /// Print a completion script for a shell
     Completions(pages::CompletionsArgs),
     /// Print the man page, or write those of all commands to a directory
@@ -169,9 +178,11 @@ pub fn dispatch(cli: Cli) -> ExitCode {
         Command::Backend(args) => backend::main(args),
         Command::Experiment(args) => experiment::main(args),
         Command::Explain(args) => explain::main(args),
+        Command::Hdr(args) => hdr::main(args),
         Command::Health(args) => health::main(args),
-        Command::Load(args) => load::main(args),
+        Command::Load(args) => load::main(*args),
         Command::Simulate(args) => simulate::main(args),
+        Command::Top(args) => top::main(args),
         Command::Completions(args) => pages::completions(&args),
         Command::Man(args) => pages::man(&args),
     }

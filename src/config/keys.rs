@@ -8,14 +8,15 @@ use std::time::Duration;
 use super::forms::{
     AccessFormatForm, AccessOutputForm, BackendName, BackendUrl, Bad, Boolean, CollectorForm, CookieName,
     CookiePath, Decimal, FailureForm, FilePath, Form, HashKeyForm, HeaderForm, HostForm, HostName, InMemory,
-    Integer, IpForm, List, ListenForm, LowerName, MethodForm, NetForm, Optional, PathForm, Rate, RateKeyForm,
-    Size, StatusRangeForm, StrategyForm, Target, Text, Time, Words,
+    Integer, IpForm, List, ListenForm, LowerName, MethodForm, ModuleLevel, NetForm, Optional, PathForm, Rate,
+    RateKeyForm, Size, StatusRangeForm, StrategyForm, Target, Text, Time, Words,
 };
 use super::model::{
     AccessOnly, Config, DriverChoice, ForwardedMode, HealthCheckKind, HealthStart, Level, LogFormat,
 };
 use super::node::Node;
 use super::validate::MAX_BACKENDS;
+use crate::log::levels::MODULES;
 
 /// One key that fills a field of `T`.
 pub(super) struct Key<T> {
@@ -229,6 +230,8 @@ pub(super) static KEYS: &[Key<Config>] = keys! {
     [logging]
     level = logging.level: Words::<Level>::new(),
         "The least severe level that is logged.";
+    modules = logging.modules: List { form: ModuleLevel, min: 0, max: MODULES.len() },
+        "Modules of weir with a level of their own.";
     format = logging.format: or_auto(Words::<LogFormat>::new()),
         "`auto` is text on a terminal and JSON elsewhere.";
 
@@ -262,7 +265,7 @@ pub(super) static KEYS: &[Key<Config>] = keys! {
 
     [observe]
     address = observe.address: or_off(ListenForm),
-        "Only `/livez`, `/readyz` and `/metrics`, for probes and scrapers.";
+        "Only `/livez`, `/readyz`, `/metrics` and what is below it, for probes and scrapers.";
 
     [metrics]
     path = metrics.path: or_off(PathForm { query: false, root: false }),

@@ -11,6 +11,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::log::levels::{Levels, Module};
+
 /// Everything weir was told, after defaults, file, environment and flags.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
@@ -251,8 +253,19 @@ pub enum BackendAddress {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Logging {
     pub level: Level,
+    /// Modules with a level of their own.
+    pub modules: Vec<(Module, Level)>,
     /// None: text on a terminal, JSON elsewhere.
     pub format: Option<LogFormat>,
+}
+
+impl Logging {
+    pub fn levels(&self) -> Levels {
+        Levels {
+            level: self.level,
+            modules: self.modules.iter().copied().collect(),
+        }
+    }
 }
 
 /// `[access_log]`
@@ -725,6 +738,7 @@ impl Default for Logging {
     fn default() -> Self {
         Logging {
             level: Level::Info,
+            modules: Vec::new(),
             format: None,
         }
     }

@@ -18,6 +18,7 @@ pub(super) fn judge(assembly: &mut Assembly) {
     runtime(assembly);
     listeners(assembly);
     intervals(assembly);
+    logging(assembly);
     admin(assembly);
     profiling(assembly);
     sticky(assembly);
@@ -74,6 +75,18 @@ fn runtime(assembly: &mut Assembly) {
             "ring_entries",
             Problem::new(reason).help(format!("nearest: {below} or {above}")),
         );
+    }
+}
+
+fn logging(assembly: &mut Assembly) {
+    let modules = &assembly.config.logging.modules;
+    let twice = modules
+        .iter()
+        .enumerate()
+        .find(|(at, (module, _))| modules[..*at].iter().any(|(before, _)| before == module));
+    if let Some((_, (module, _))) = twice {
+        let reason = format!("logging.modules: {} has more than one level", module.name());
+        assembly.push_at("logging", "modules", Problem::new(reason));
     }
 }
 

@@ -131,6 +131,7 @@ fn state(snapshot: &Snapshot, index: usize) -> BackendState {
 async fn carry_out(operator: &Operator, command: Command) -> Result<serde_json::Value, Refused> {
     let result = match command {
         Command::Reload => operator.reload().await,
+        Command::Levels(change) => Ok(operator.set_levels(&change)),
         Command::Drain { pool, name } => operator.change(&pool, &name, Change::Mode(Mode::Draining)),
         Command::Maintenance { pool, name } => operator.change(&pool, &name, Change::Mode(Mode::Maintenance)),
         Command::Ready { pool, name } => operator.change(&pool, &name, Change::Ready),

@@ -77,7 +77,7 @@ impl StartError {
 pub fn serve(config: Config, options: Options) -> ExitCode {
     sys::disable_huge_pages();
     let log = match crate::log::init(
-        config.logging.level,
+        &config.logging.levels(),
         config.logging.format,
         &config.server.environment,
     ) {

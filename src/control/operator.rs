@@ -10,11 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 
+use crate::admin::log_level;
 use crate::balance::shared::Flag;
 use crate::config::{Config, changed_keys};
 use crate::control::resolve::{check_source, resolve_all};
 use crate::control::snapshots::{Maker, sticky_secret};
 use crate::events::{self, Tone};
+use crate::log::{self, levels};
 use crate::snapshot::{Published, Snapshot};
 use crate::upstream::backend::{Address, Backend};
 use crate::upstream::history::Why;
@@ -163,7 +165,13 @@ impl Operator {
             names(&before),
             config.backends.iter().map(|b| b.name.clone()).collect::<Vec<_>>(),
         );
+        let levels = config.logging.levels();
+        let changed = levels != before.written.logging.levels();
         self.publish(config, addresses, secret);
+        // What was asked for at run time lasts until somebody asks for something else, here or there.
+        if changed {
+            log::set_levels(&levels);
+        }
         Ok(json!({
             "reloaded": true,
             "added": new.iter().filter(|name| !old.contains(name)).collect::<Vec<_>>(),
@@ -270,6 +278,18 @@ impl Operator {
         Ok(json!({ "backend": name, "mode": mode, "weight": weight }))
     }
 
+    /// Changes what is logged; the levels in force then.
+    pub fn set_levels(&self, change: &levels::Change) -> Value {
+        let configured = self.published.current().written.logging.levels();
+        let now = log::levels().unwrap_or_else(|| configured.clone());
+        let levels = change.of(now, &configured);
+        let shown = log_level::show(&levels);
+        // Before it is in force, as afterwards nothing but errors may be wanted.
+        tracing::info!(levels = %shown, "log levels set by the operator");
+        log::set_levels(&levels);
+        shown
+    }
+
     /// What was set at run time of one backend.
     pub fn override_of(&self, name: &str) -> Option<Override> {
         self.overrides().get(name).copied()
@@ -295,7 +315,7 @@ const AT_START: &[&str] = &[
     "runtime.",
     "limits.buffer_memory",
     "limits.max_connections_per_ip",
-    "logging.",
+    "logging.format",
     "access_log.output",
     "access_log.socket",
     "admin.",

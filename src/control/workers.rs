@@ -131,6 +131,10 @@ struct Setup {
 ///
 /// # Errors
 /// The system refuses a thread or an eventfd.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "all that workers share, and no struct would be used twice"
+)]
 pub fn start(
     published: &Arc<Published>,
     lifecycle: &Arc<Lifecycle>,

@@ -18,10 +18,13 @@ use crate::record::Finished;
 /// Exchanges that one worker keeps until somebody asks.
 const QUEUED_MAX: usize = 1_024;
 
+/// When an exchange began, in microseconds since 1970, and its line.
+type Written = (u64, Vec<u8>);
+
 /// What all workers share.
 #[derive(Debug)]
 pub struct Kept {
-    queues: Box<[ArrayQueue<(u64, Vec<u8>)>]>,
+    queues: Box<[ArrayQueue<Written>]>,
     list: Mutex<VecDeque<(u64, Value)>>,
     /// How many are kept in all.
     max: usize,
@@ -52,7 +55,10 @@ impl Kept {
         let Some(queue) = self.queues.get(finished.worker).filter(|_| self.max > 0) else {
             return;
         };
-        let mut text = Vec::new();
+        // While trouble lasts the oldest gives its memory to the newest.
+        let oldest = if queue.is_full() { queue.pop() } else { None };
+        let mut text = oldest.map_or_else(Vec::new, |(_, text)| text);
+        text.clear();
         line::write_json(&mut text, finished, redaction);
         let at = finished
             .began_at()

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::io::{self, BufRead};
 use std::time::Duration;
 
-use super::report::csv::HEADER;
+use super::report::HEADER;
 
 /// What is to be found.
 #[derive(Clone, Debug)]

@@ -1,14 +1,17 @@
 //! One connection: requests one after another, and what became of each.
+//!
+//! Nothing is allocated for a request once the buffers and tables have grown: its bytes are copied from the plan into the
+//! one buffer of the connection, which then takes the answer.
 
 use std::time::Duration;
 
 use super::schedule::{self, Schedule};
-use super::tally::{ErrorKind, Sample};
+use super::tally::{ErrorKind, Sample, Timing};
 use super::worker::Local;
 use super::{BackendFrom, Target};
 use crate::buffer::{self, Buffer};
-use crate::clock::{self, Moment, Span};
-use crate::http1::{Limits, Method, RequestFacts, ResponseHead};
+use crate::clock::{self, Millis, Moment};
+use crate::http1::{Limits, RequestFacts, ResponseHead};
 use crate::proxy::body::BodyFollower;
 use crate::upstream::connect::connect_address;
 use crate::wire::WatchedWire;
@@ -20,266 +23,353 @@ const LIMITS: Limits = Limits {
 /// How long a connection waits after one that could not be made: a server that is gone is not hammered.
 const AFTER_FAILURE: Duration = Duration::from_millis(10);
 /// Bytes of a body in which a JSON member is looked for.
-const JSON_BYTES: usize = 4096;
+const JSON_BYTES: usize = 64 * 1024;
+/// How often a connection that waits for its time looks whether the run was stopped.
+const STOP_LOOK: Duration = Duration::from_millis(100);
 
 /// An answer, read to its end.
 struct Answer {
     status: u16,
     bytes: u64,
-    backend: Option<Vec<u8>>,
+    /// The number of its backend's name.
+    backend: Option<usize>,
     keep_alive: bool,
+}
+
+/// Why there is none.
+struct Failed {
+    kind: ErrorKind,
+    /// Not a byte of an answer had come.
+    untouched: bool,
+}
+
+impl From<ErrorKind> for Failed {
+    fn from(kind: ErrorKind) -> Failed {
+        Failed {
+            kind,
+            untouched: false,
+        }
+    }
+}
+
+/// One request and what it came to.
+struct Asked {
+    id: u64,
+    target: usize,
+    /// From when it is measured.
+    from: Moment,
+    sent_at: Moment,
+    ended_at: Moment,
+    result: Result<Answer, ErrorKind>,
 }
 
 /// Asks until there is nothing more to ask.
 pub(super) async fn run(local: &Local, number: usize) {
     let plan = &local.common.plan;
-    let began = local.common.began;
-    let mut schedule = plan
-        .rate
-        .map(|rate| Schedule::new(rate, number, plan.connections));
-    let mut wires: Vec<Option<WatchedWire>> = plan.targets.iter().map(|_| None).collect();
-    let mut head = ResponseHead::new();
-    let mut free_at = began;
-    loop {
-        let due = match &mut schedule {
-            Some(schedule) => {
-                let due = schedule.next();
-                if local.common.ends_at().is_some_and(|end| due >= end) || !wait(local, began, due).await {
-                    return;
-                }
-                Some(began.after(due))
-            }
-            None => None,
-        };
-        let Some(id) = local.common.next_id() else {
-            return;
-        };
-        let which = (id % plan.targets.len() as u64) as usize;
-        let (target, wire) = (&plan.targets[which], &mut wires[which]);
-        let sent_at = Moment::now();
-        let from = due.map_or(sent_at, |due| schedule::measured_from(due, free_at, sent_at));
-        let asked = ask(local, target, wire, &mut head).await;
-        free_at = Moment::now();
-        let (response, service) = (free_at - from, free_at - sent_at);
-        let pause = matches!(asked, Err(ErrorKind::Connect));
-        count(local, which, id, from - began, response, service, asked, wire);
-        if pause {
-            monoio::time::sleep(AFTER_FAILURE).await;
-        }
-    }
-}
-
-/// Waits until a request is due; false: the run was stopped.
-async fn wait(local: &Local, began: Moment, due: Span) -> bool {
-    loop {
-        let left = due - began.elapsed();
-        if left.is_zero() || local.common.stopped() {
-            return !local.common.stopped();
-        }
-        monoio::time::sleep(Duration::from(left).min(Duration::from_millis(500))).await;
-    }
-}
-
-#[expect(clippy::too_many_arguments, reason = "all that one request came to")]
-fn count(
-    local: &Local,
-    which: usize,
-    id: u64,
-    start: Span,
-    response: Span,
-    service: Span,
-    asked: Result<Answer, ErrorKind>,
-    wire: &mut Option<WatchedWire>,
-) {
-    let plan = &local.common.plan;
-    let mut tally = local.tally.borrow_mut();
-    tally.asked(which);
-    let unexpected = |status: u16| {
-        plan.expect
-            .is_some_and(|(first, last)| !(first..=last).contains(&status))
+    let mut lane = Lane {
+        local,
+        wires: plan.targets.iter().map(|_| None).collect(),
+        buffer: Buffer::none(),
+        head: ResponseHead::new(),
+        json: Vec::new(),
     };
-    let mut sample = Sample {
-        id,
-        start_ns: start.as_nanos(),
-        latency_ns: response.as_nanos(),
-        status: 0,
-        backend: None,
-        bytes: 0,
-        error: None,
-    };
-    match asked {
-        Ok(answer) => {
-            tally.answered(
-                response.as_nanos(),
-                service.as_nanos(),
-                answer.status,
-                answer.bytes,
-            );
-            sample.status = answer.status;
-            sample.bytes = answer.bytes;
-            if let Some(backend) = &answer.backend {
-                tally.answered_by(backend);
-                if local.wants_rows() {
-                    sample.backend = Some(String::from_utf8_lossy(backend).into_owned());
+    wait_until(local, local.common.began).await;
+    match plan.rate {
+        None => lane.closed_loop().await,
+        Some(rate) => {
+            let schedule = Schedule::new(rate, number, plan.connections);
+            lane.open_loop(schedule).await;
+        }
+    }
+}
+
+/// Waits for a point in time; false: the run was stopped.
+async fn wait_until(local: &Local, due: Moment) -> bool {
+    loop {
+        if local.common.stopped() {
+            return false;
+        }
+        let left = due - Moment::now();
+        if left.is_zero() {
+            return true;
+        }
+        monoio::time::sleep(Duration::from(left).min(STOP_LOOK)).await;
+    }
+}
+
+/// A client with one request at a time, and a connection to each target.
+struct Lane<'a> {
+    local: &'a Local,
+    wires: Vec<Option<WatchedWire>>,
+    /// Of the request, then of the answer.
+    buffer: Buffer,
+    head: ResponseHead,
+    /// The front of the body, where its backend is named there.
+    json: Vec<u8>,
+}
+
+impl Lane<'_> {
+    /// The next request when the answer before is here.
+    async fn closed_loop(&mut self) {
+        let mut now = Moment::now();
+        while let Some(id) = self.local.common.next_id(now) {
+            now = self.request(id, now, now).await;
+        }
+    }
+
+    /// Requests when they are due, or as soon as the answer before is here.
+    async fn open_loop(&mut self, mut schedule: Schedule) {
+        let common = &self.local.common;
+        let end = common.ends_at();
+        let mut free_at = common.began;
+        while schedule.due() < end {
+            let due = common.began.after(schedule.due());
+            if !wait_until(self.local, due).await {
+                break;
+            }
+            let sent_at = Moment::now();
+            let Some(id) = common.next_id(sent_at) else {
+                break;
+            };
+            schedule.advance();
+            let from = schedule::measured_from(due, free_at, sent_at);
+            free_at = self.request(id, from, sent_at).await;
+        }
+        if common.counts_time() {
+            let now = common.began.elapsed();
+            self.local.tally.borrow_mut().unsent += schedule.due_before(end.min(now));
+        }
+    }
+
+    /// One request, counted; when it was over.
+    async fn request(&mut self, id: u64, from: Moment, sent_at: Moment) -> Moment {
+        let target = (id % self.wires.len() as u64) as usize;
+        let result = self.ask(target).await;
+        let ended_at = Moment::now();
+        let refused = matches!(result, Err(ErrorKind::Connect));
+        self.count(Asked {
+            id,
+            target,
+            from,
+            sent_at,
+            ended_at,
+            result,
+        });
+        if !refused {
+            return ended_at;
+        }
+        monoio::time::sleep(AFTER_FAILURE).await;
+        Moment::now()
+    }
+
+    fn count(&self, asked: Asked) {
+        let (local, plan) = (self.local, &self.local.common.plan);
+        let time = Timing {
+            response_ns: (asked.ended_at - asked.from).as_nanos(),
+            service_ns: (asked.ended_at - asked.sent_at).as_nanos(),
+        };
+        let mut tally = local.tally.borrow_mut();
+        let error = match &asked.result {
+            Ok(answer) => {
+                tally.answered(asked.target, time, answer.status, answer.bytes, answer.backend);
+                let expected = |(first, last)| (first..=last).contains(&answer.status);
+                (!plan.expect.is_none_or(expected)).then_some(ErrorKind::Status)
+            }
+            Err(kind) => Some(*kind),
+        };
+        if let Some(kind) = error {
+            tally.failed(asked.target, kind);
+        }
+        drop(tally);
+        local.answered_at(asked.ended_at);
+        if local.wants_rows() {
+            let answer = asked.result.as_ref().ok();
+            let backend = answer.and_then(|answer| answer.backend);
+            local.row(Sample {
+                id: asked.id,
+                start_ns: (asked.from - local.common.began).as_nanos(),
+                latency_ns: time.response_ns,
+                status: answer.map_or(0, |answer| answer.status),
+                backend: backend.and_then(|number| local.names.borrow().name(number)),
+                bytes: answer.map_or(0, |answer| answer.bytes),
+                error,
+            });
+        }
+    }
+
+    /// Sends one request and reads its answer, within the time-out. Where a kept connection turns out to be closed and
+    /// the request may be sent twice, it is sent again on a new one, once.
+    async fn ask(&mut self, target: usize) -> Result<Answer, ErrorKind> {
+        let local = self.local;
+        let plan = &local.common.plan;
+        let deadline = clock::now() + plan.timeout;
+        let mut kept = self.wires[target].take();
+        loop {
+            let reused = kept.is_some();
+            let wire = match kept.take() {
+                Some(wire) => wire,
+                None => connect(local, &plan.targets[target], deadline).await?,
+            };
+            wire.set_limit(deadline);
+            match self.exchange(&plan.targets[target], &wire).await {
+                Ok(answer) => {
+                    if answer.keep_alive && plan.keep_alive {
+                        wire.set_limit(Millis::NEVER);
+                        self.wires[target] = Some(wire);
+                    }
+                    return Ok(answer);
+                }
+                Err(_) if wire.expired() => return Err(ErrorKind::Timeout),
+                Err(failed) if failed.untouched && reused && plan.method.is_idempotent() => {
+                    local.tally.borrow_mut().reconnects += 1;
+                }
+                Err(failed) => return Err(failed.kind),
+            }
+        }
+    }
+
+    async fn exchange(&mut self, target: &Target, wire: &WatchedWire) -> Result<Answer, Failed> {
+        self.send(&target.request, wire).await;
+        let mut bytes = 0;
+        let head_len = self.read_head(wire, &mut bytes).await?;
+        let backend_from = &self.local.common.plan.backend_from;
+        let mut backend = by_header(backend_from, &self.head, self.buffer.filled())
+            .map(|name| self.local.names.borrow_mut().number(name));
+        self.buffer.consume(head_len);
+        let ended_by_close = self.read_body(wire, &mut bytes).await?;
+        if let BackendFrom::Json(member) = backend_from {
+            backend = json_member(&self.json, member)
+                .map(|name| self.local.names.borrow_mut().number(name.as_bytes()));
+        }
+        Ok(Answer {
+            status: self.head.status(),
+            bytes,
+            backend,
+            keep_alive: !ended_by_close && self.head.wants_keep_alive(),
+        })
+    }
+
+    /// Sends a request. A failure is not told: a server may have answered without reading all of it, and reading finds out.
+    async fn send(&mut self, mut request: &[u8], wire: &WatchedWire) {
+        // A large one goes back to the pool; one that a lost operation kept is replaced.
+        if self.buffer.capacity() != buffer::SMALL {
+            self.buffer = buffer::small();
+        }
+        self.buffer.clear();
+        while !request.is_empty() {
+            let taken = self.buffer.append(request);
+            let sent = wire
+                .write_all(&mut self.buffer, self.local.common.plan.timeout)
+                .await;
+            self.buffer.clear();
+            if !sent.is_ok() {
+                return;
+            }
+            request = &request[taken..];
+        }
+    }
+
+    /// Reads until the head of the final answer is whole; its length.
+    async fn read_head(&mut self, wire: &WatchedWire, bytes: &mut u64) -> Result<usize, Failed> {
+        self.head.reset();
+        let facts = RequestFacts {
+            method: self.local.common.plan.method,
+            upgrade: false,
+        };
+        loop {
+            if !self.buffer.is_empty() {
+                let parsed = self.head.parse(self.buffer.filled(), &LIMITS, facts);
+                match parsed.map_err(|_| ErrorKind::Malformed)? {
+                    Some(head_len) if self.head.is_interim() => {
+                        self.buffer.consume(head_len);
+                        self.head.reset();
+                        continue;
+                    }
+                    Some(head_len) => return Ok(head_len),
+                    None => {}
                 }
             }
-            if unexpected(answer.status) {
-                tally.failed(ErrorKind::Status);
-                sample.error = Some(ErrorKind::Status);
+            if self.buffer.spare() == 0 {
+                let full = std::mem::replace(&mut self.buffer, Buffer::none());
+                self.buffer = crate::proxy::connection::grow(full).ok_or(ErrorKind::Malformed)?;
             }
-            if !answer.keep_alive || !plan.keep_alive {
-                *wire = None;
+            match self.read(wire).await {
+                Some(count) => *bytes += count,
+                None => {
+                    return Err(Failed {
+                        kind: ErrorKind::Reset,
+                        untouched: *bytes == 0,
+                    });
+                }
             }
-        }
-        Err(kind) => {
-            tally.failed(kind);
-            sample.error = Some(kind);
-            *wire = None;
         }
     }
-    drop(tally);
-    if local.wants_rows() {
-        local.row(sample);
+
+    /// Reads the rest of the body, whose front is in the buffer; whether the end of the connection ended it.
+    async fn read_body(&mut self, wire: &WatchedWire, bytes: &mut u64) -> Result<bool, Failed> {
+        let wants_json = matches!(self.local.common.plan.backend_from, BackendFrom::Json(_));
+        self.json.clear();
+        let mut follower = BodyFollower::new(self.head.body(), wants_json);
+        loop {
+            let step = follower
+                .follow(self.buffer.filled_mut())
+                .map_err(|_| ErrorKind::Malformed)?;
+            if wants_json && self.json.len() < JSON_BYTES {
+                let payload = self.buffer.filled().get(..step.forward);
+                self.json.extend_from_slice(payload.unwrap_or_default());
+            }
+            if follower.is_done() {
+                // Nobody asked for more: what is behind the answer belongs to nothing.
+                return match step.consumed == self.buffer.len() {
+                    true => Ok(false),
+                    false => Err(ErrorKind::Malformed.into()),
+                };
+            }
+            self.buffer.clear();
+            if follower.remaining() > buffer::SMALL as u64
+                && self.buffer.capacity() < buffer::LARGE
+                && let Some(large) = buffer::large()
+            {
+                self.buffer = large;
+            }
+            match self.read(wire).await {
+                Some(count) => *bytes += count,
+                None if follower.ends_with_connection() && !wire.expired() => return Ok(true),
+                None => return Err(ErrorKind::Reset.into()),
+            }
+        }
+    }
+
+    /// None: the end, or a failure.
+    async fn read(&mut self, wire: &WatchedWire) -> Option<u64> {
+        match wire.read(&mut self.buffer).await {
+            Ok(0) | Err(_) => None,
+            Ok(count) => Some(count as u64),
+        }
     }
 }
 
-/// Sends one request and reads its answer, within the time-out. A connection that died while it was idle is made anew
-/// once, if nothing came back.
-async fn ask(
-    local: &Local,
-    target: &Target,
-    wire: &mut Option<WatchedWire>,
-    head: &mut ResponseHead,
-) -> Result<Answer, ErrorKind> {
-    let deadline = clock::now() + local.common.plan.timeout;
-    loop {
-        let (open, reused) = match wire {
-            Some(open) => (open, true),
-            None => (wire.insert(connect(local, target).await?), false),
-        };
-        open.set_limit(deadline);
-        match exchange(local, target, open, head).await {
-            Err((ErrorKind::Reset, true)) if reused => *wire = None,
-            Err((_, _)) if open.expired() => return Err(ErrorKind::Timeout),
-            Err((kind, _)) => return Err(kind),
-            Ok(answer) => return Ok(answer),
-        }
-    }
-}
-
-async fn connect(local: &Local, target: &Target) -> Result<WatchedWire, ErrorKind> {
+async fn connect(local: &Local, target: &Target, deadline: Millis) -> Result<WatchedWire, ErrorKind> {
     let connecting = connect_address(&target.address, &local.settings, local.nonblocking);
-    match monoio::time::timeout(local.common.plan.timeout, connecting).await {
+    match monoio::time::timeout(deadline - clock::now(), connecting).await {
         Ok(Ok(transport)) => Ok(local.wires.watch(transport)),
         Ok(Err(_)) => Err(ErrorKind::Connect),
         Err(_) => Err(ErrorKind::Timeout),
     }
 }
 
-/// An error: its kind, and whether not a byte had come.
-async fn exchange(
-    local: &Local,
-    target: &Target,
-    wire: &WatchedWire,
-    head: &mut ResponseHead,
-) -> Result<Answer, (ErrorKind, bool)> {
-    let mut buffer = buffer::small();
-    let mut request = &target.request[..];
-    while !request.is_empty() {
-        let taken = buffer.append(request);
-        request = &request[taken..];
-        if !wire
-            .write_all(&mut buffer, local.common.plan.timeout)
-            .await
-            .is_ok()
-        {
-            return Err((ErrorKind::Reset, true));
-        }
-        buffer.clear();
-    }
-    head.reset();
-    let facts = RequestFacts {
-        method: if local.common.plan.head_only {
-            Method::Head
-        } else {
-            Method::Get
-        },
-        upgrade: false,
-    };
-    let mut bytes = 0;
-    let head_len = loop {
-        if !buffer.is_empty() {
-            let parsed = head.parse(buffer.filled(), &LIMITS, facts);
-            match parsed.map_err(|_| (ErrorKind::Malformed, false))? {
-                Some(head_len) if head.is_interim() => {
-                    buffer.consume(head_len);
-                    head.reset();
-                    continue;
-                }
-                Some(head_len) => break head_len,
-                None => {}
-            }
-        }
-        if buffer.spare() == 0 {
-            buffer = crate::proxy::connection::grow(buffer).ok_or((ErrorKind::Malformed, false))?;
-        }
-        bytes += read(wire, &mut buffer)
-            .await
-            .ok_or((ErrorKind::Reset, bytes == 0))?;
-    };
-    let mut backend = by_header(&local.common.plan.backend_from, head, buffer.filled());
-    let mut follower = BodyFollower::new(head.body(), true);
-    buffer.consume_front(head_len);
-    let mut json = Vec::new();
-    let clean = loop {
-        let step = follower
-            .follow(buffer.filled_mut())
-            .map_err(|_| (ErrorKind::Malformed, false))?;
-        if matches!(local.common.plan.backend_from, BackendFrom::Json(_)) && json.len() < JSON_BYTES {
-            json.extend_from_slice(buffer.filled().get(..step.forward).unwrap_or_default());
-        }
-        if follower.is_done() {
-            break step.consumed == buffer.len();
-        }
-        buffer.clear();
-        match read(wire, &mut buffer).await {
-            Some(count) => bytes += count,
-            None if follower.ends_with_connection() && !wire.expired() => break false,
-            None => return Err((ErrorKind::Reset, false)),
-        }
-    };
-    if let BackendFrom::Json(member) = &local.common.plan.backend_from {
-        backend = json_member(&json, member);
-    }
-    Ok(Answer {
-        status: head.status(),
-        bytes,
-        backend,
-        keep_alive: clean && head.wants_keep_alive() && !follower.ends_with_connection(),
-    })
-}
-
-/// None: the end, or a failure.
-async fn read(wire: &WatchedWire, buffer: &mut Buffer) -> Option<u64> {
-    match wire.read(buffer).await {
-        Ok(0) | Err(_) => None,
-        Ok(count) => Some(count as u64),
-    }
-}
-
-fn by_header(from: &BackendFrom, head: &ResponseHead, bytes: &[u8]) -> Option<Vec<u8>> {
-    let found = match from {
+fn by_header<'a>(from: &BackendFrom, head: &ResponseHead, bytes: &'a [u8]) -> Option<&'a [u8]> {
+    match from {
         BackendFrom::Usual => head
             .field(bytes, b"x-backend")
             .or_else(|| head.field(bytes, b"server")),
         BackendFrom::Header(name) => head.field(bytes, name.as_bytes()),
         BackendFrom::Json(_) => None,
-    };
-    found.map(<[u8]>::to_vec)
+    }
 }
 
 /// The string that a member of a JSON object is.
-fn json_member(body: &[u8], member: &str) -> Option<Vec<u8>> {
+fn json_member(body: &[u8], member: &str) -> Option<String> {
     let value: serde_json::Value = serde_json::from_slice(body).ok()?;
-    value.get(member)?.as_str().map(|text| text.as_bytes().to_vec())
+    value.get(member)?.as_str().map(str::to_owned)
 }

@@ -20,15 +20,19 @@ mod worker;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
 
+use hdrhistogram::Histogram;
 use hyper::http::Uri;
 
+use crate::clock::Span;
+use crate::http1::Method;
 use crate::upstream::backend::Address;
 
-pub use report::Output;
-pub use tally::{ErrorKind, Sample, Tally};
+pub use tally::{ErrorKind, Sample, Tally, TargetTally};
 
 /// What is to be done.
 #[derive(Clone, Debug)]
@@ -40,8 +44,7 @@ pub struct Plan {
     /// Requests a second over all connections; none: a closed loop.
     pub rate: Option<f64>,
     pub keep_alive: bool,
-    /// HEAD: no body follows.
-    pub head_only: bool,
+    pub method: Method,
     pub timeout: Duration,
     /// First and last status of what is expected; none: anything.
     pub expect: Option<(u16, u16)>,
@@ -80,11 +83,11 @@ pub struct Target {
 /// Why a url cannot be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
-    #[error("{0}: only http:// and unix: urls can be asked")]
-    Scheme(String),
-    #[error("{0}: no host to ask")]
-    NoHost(String),
-    #[error("{0}: {1}")]
+    #[error("{0:?}: https is not spoken yet; only http://host:port/path and unix:/path can be asked")]
+    Https(String),
+    #[error("{0:?} is no url that can be asked: those are http://host:port/path and unix:/path")]
+    NoUrl(String),
+    #[error("{0:?}: the name cannot be looked up: {1}")]
     Lookup(String, io::Error),
 }
 
@@ -109,22 +112,23 @@ impl Target {
                 request: parts.write("/", "localhost"),
             });
         }
-        let uri: Uri = url.parse().map_err(|_| TargetError::NoHost(url.to_owned()))?;
-        if uri.scheme_str() != Some("http") {
-            return Err(TargetError::Scheme(url.to_owned()));
+        let no_url = || TargetError::NoUrl(url.to_owned());
+        let uri: Uri = url.parse().map_err(|_| no_url())?;
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some("https") => return Err(TargetError::Https(url.to_owned())),
+            _ => return Err(no_url()),
         }
-        let authority = uri
-            .authority()
-            .ok_or_else(|| TargetError::NoHost(url.to_owned()))?;
+        let authority = uri.authority().ok_or_else(no_url)?;
+        if authority.as_str().contains('@') {
+            return Err(no_url());
+        }
         let (host, port) = (
             authority.host().trim_matches(['[', ']']),
             authority.port_u16().unwrap_or(80),
         );
-        let found = (host, port).to_socket_addrs();
-        let found: Option<SocketAddr> = found
-            .map_err(|error| TargetError::Lookup(url.to_owned(), error))?
-            .next();
-        let address = found.ok_or_else(|| TargetError::NoHost(url.to_owned()))?;
+        let lookup = |error| TargetError::Lookup(url.to_owned(), error);
+        let address = look_up(host, port).map_err(lookup)?;
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         Ok(Target {
             url: url.to_owned(),
@@ -132,6 +136,18 @@ impl Target {
             request: parts.write(path, authority.as_str()),
         })
     }
+}
+
+/// The first address of a name.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "before the run, on the main thread, which may wait"
+)]
+fn look_up(host: &str, port: u16) -> io::Result<SocketAddr> {
+    let mut found = (host, port).to_socket_addrs()?;
+    found
+        .next()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it has no address"))
 }
 
 impl RequestParts {
@@ -154,7 +170,9 @@ impl RequestParts {
             (true, true) => lines.push("Connection: keep-alive".to_owned()),
             _ => {}
         }
-        if !self.body.is_empty() && !named("content-length") {
+        // RFC 9110 §8.6: whoever sends no body with a method that has one says so.
+        let has_body = !self.body.is_empty() || matches!(&*self.method, "POST" | "PUT" | "PATCH");
+        if has_body && !named("content-length") && !named("transfer-encoding") {
             lines.push(format!("Content-Length: {}", self.body.len()));
         }
         lines.extend(self.headers.iter().cloned());
@@ -174,74 +192,106 @@ pub struct Interval {
     pub tally: Tally,
 }
 
+/// What is kept of an interval: a run may be long.
+#[derive(Clone, Copy, Debug)]
+pub struct Point {
+    /// The end of the interval, after the beginning.
+    pub at: Duration,
+    pub length: Duration,
+    pub requests: u64,
+    pub failures: u64,
+    /// Response times in nanoseconds; 0 where nobody answered.
+    pub p50: u64,
+    pub p99: u64,
+    pub max: u64,
+}
+
+impl Interval {
+    fn point(&self) -> Point {
+        let at = |quantile| quantile_of(&self.tally.response, quantile);
+        Point {
+            at: self.at + self.length,
+            length: self.length,
+            requests: self.tally.requests(),
+            failures: self.tally.failures(),
+            p50: at(0.50),
+            p99: at(0.99),
+            max: at(1.0),
+        }
+    }
+}
+
+/// A quantile in nanoseconds, never past the largest value; 0 if there is none.
+pub(crate) fn quantile_of(histogram: &Histogram<u64>, quantile: f64) -> u64 {
+    if histogram.is_empty() {
+        return 0;
+    }
+    histogram.value_at_quantile(quantile).min(histogram.max())
+}
+
 /// What came of a run.
 #[derive(Debug)]
 pub struct Outcome {
-    pub began: SystemTime,
+    /// Until the last answer, or until the end of the time that was asked for.
     pub took: Duration,
     pub total: Tally,
-    pub intervals: Vec<Interval>,
+    pub points: Vec<Point>,
+    /// It was stopped before its end.
+    pub stopped: bool,
 }
 
-/// Runs the plan on threads of its own. `each` is told of every second that is over; `rows` gets every sample if it is
-/// there, and may make the run wait.
+/// Runs the plan on threads of its own. `each` gets every second that is over, and all there was until then; `rows` gets
+/// every sample if it is there, and may make the run wait. `stop` ends the run early.
 ///
 /// # Errors
 /// A worker cannot be started.
 pub fn run(
     plan: &Plan,
-    rows: Option<std::sync::mpsc::SyncSender<Vec<Sample>>>,
-    stop: &std::sync::atomic::AtomicBool,
-    mut each: impl FnMut(&Interval, &Tally),
+    rows: Option<&SyncSender<Vec<Sample>>>,
+    stop: &Arc<AtomicBool>,
+    mut each: impl FnMut(Interval, &Tally),
 ) -> io::Result<Outcome> {
-    let (sender, tallies) = std::sync::mpsc::channel();
-    let began = SystemTime::now();
-    let start = Instant::now();
-    let crew = worker::start(plan, sender, rows)?;
-    let mut outcome = Outcome {
-        began,
-        took: Duration::ZERO,
-        total: Tally::new(),
-        intervals: Vec::new(),
-    };
-    let mut last = Duration::ZERO;
-    loop {
-        let (tally, ended) = collect(&tallies, start, last + Duration::from_secs(1));
-        if stop.load(std::sync::atomic::Ordering::Relaxed) {
-            crew.stop();
+    let mut crew = worker::start(plan, rows, stop)?;
+    let mut total = Tally::new(plan.targets.len());
+    let mut points = Vec::new();
+    let (mut last, mut took) = (Span::ZERO, Span::ZERO);
+    while !crew.tallies.is_empty() {
+        let mut tally = Tally::new(plan.targets.len());
+        let mut until = last;
+        crew.tallies.retain(|worker| match worker.recv() {
+            Ok(handed_in) => {
+                tally.add(&handed_in.tally);
+                until = until.max(handed_in.until);
+                took = took.max(handed_in.last_answer);
+                true
+            }
+            Err(_) => false,
+        });
+        if tally.requests() + tally.unsent == 0 && until == last {
+            continue;
         }
-        let now = start.elapsed();
         let interval = Interval {
-            at: last,
-            length: now - last,
+            at: last.into(),
+            length: (until - last).into(),
             tally,
         };
-        last = now;
-        outcome.total.add(&interval.tally);
-        if !ended || interval.tally.requests() > 0 {
-            each(&interval, &outcome.total);
-            outcome.intervals.push(interval);
-        }
-        if ended {
-            break;
-        }
+        last = until;
+        total.add(&interval.tally);
+        points.push(interval.point());
+        each(interval, &total);
     }
     crew.join()?;
-    outcome.took = start.elapsed();
-    Ok(outcome)
-}
-
-/// What workers hand in until `until`; whether all of them have ended.
-fn collect(tallies: &Receiver<Tally>, start: Instant, until: Duration) -> (Tally, bool) {
-    let mut sum = Tally::new();
-    loop {
-        let left = until.saturating_sub(start.elapsed());
-        match tallies.recv_timeout(left) {
-            Ok(tally) => sum.add(&tally),
-            Err(RecvTimeoutError::Timeout) => return (sum, false),
-            Err(RecvTimeoutError::Disconnected) => return (sum, true),
-        }
-    }
+    let stopped = stop.load(Ordering::Relaxed);
+    let took = match plan.end {
+        End::After(time) if !stopped => time.max(took.into()),
+        _ => took.into(),
+    };
+    Ok(Outcome {
+        took,
+        total,
+        points,
+        stopped,
+    })
 }
 
 #[cfg(test)]
@@ -273,13 +323,43 @@ mod tests {
             String::from_utf8(target.request).unwrap(),
             "GET / HTTP/1.0\r\nhost: other\r\n\r\n"
         );
+        for empty in ["POST", "PUT", "PATCH", "DELETE"] {
+            let parts = RequestParts {
+                method: empty.to_owned(),
+                keep_alive: true,
+                ..RequestParts::default()
+            };
+            let request = String::from_utf8(parts.write("/", "a")).unwrap();
+            assert_eq!(
+                request.contains("Content-Length: 0\r\n"),
+                empty != "DELETE",
+                "{request}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_asked_is_said() {
+        let parts = RequestParts::default();
         assert!(matches!(
             Target::new("https://a", &parts),
-            Err(TargetError::Scheme(_))
+            Err(TargetError::Https(_))
         ));
-        assert!(matches!(
-            Target::new("/a", &parts),
-            Err(TargetError::Scheme(_) | TargetError::NoHost(_))
-        ));
+        for bad in [
+            "/a",
+            "a:80",
+            "ftp://a",
+            "http://",
+            "http://u:p@a/",
+            "http://a b/",
+            "",
+        ] {
+            assert!(
+                matches!(Target::new(bad, &parts), Err(TargetError::NoUrl(_))),
+                "{bad}"
+            );
+        }
+        let unix = Target::new("unix:/run/x.sock", &parts).unwrap();
+        assert_eq!(unix.address, Address::Unix("/run/x.sock".into()));
     }
 }

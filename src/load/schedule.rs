@@ -31,10 +31,27 @@ impl Schedule {
     }
 
     /// When the next request is due, after the beginning.
-    pub fn next(&mut self) -> Span {
-        let due = self.offset + self.gap * self.next as f64;
+    pub fn due(&self) -> Span {
+        Span((self.offset + self.gap * self.next as f64) as u64)
+    }
+
+    /// On to the request behind that.
+    pub fn advance(&mut self) {
         self.next += 1;
-        Span(due as u64)
+    }
+
+    /// How many requests from the next one on are due before `end`.
+    pub fn due_before(&self, end: Span) -> u64 {
+        // Some billions at most, where an `f64` is exact; rounding is settled by the very times that `due` gives.
+        let guess = ((end.as_nanos() as f64 - self.offset) / self.gap).ceil().max(0.0) as u64;
+        let mut later = Schedule {
+            next: guess.saturating_sub(2).max(self.next),
+            ..*self
+        };
+        while later.due() < end {
+            later.advance();
+        }
+        later.next - self.next
     }
 }
 
@@ -49,16 +66,22 @@ pub fn measured_from(due: Moment, free_at: Moment, sent_at: Moment) -> Moment {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn take(schedule: &mut Schedule) -> u64 {
+        let due = schedule.due();
+        schedule.advance();
+        due.as_nanos()
+    }
 
     #[test]
     fn connections_share_the_rate_evenly() {
         let mut due: Vec<u64> = (0..4)
             .flat_map(|number| {
                 let mut schedule = Schedule::new(1_000.0, number, 4);
-                (0..5)
-                    .map(move |_| schedule.next().as_nanos())
-                    .collect::<Vec<_>>()
+                (0..5).map(move |_| take(&mut schedule)).collect::<Vec<_>>()
             })
             .collect();
         due.sort_unstable();
@@ -76,5 +99,31 @@ mod tests {
         assert_eq!(measured_from(at(10), at(500), at(500)), at(10));
         // Free, but much later than a timer can be: somebody stalled.
         assert_eq!(measured_from(at(10), at(5), at(100)), at(10));
+    }
+
+    proptest! {
+        #[test]
+        fn all_connections_together_have_the_rate(
+            rate in 0.5f64..5_000.0,
+            connections in 1usize..40,
+            seconds in 1u64..20,
+        ) {
+            let end = Span::from_millis(seconds * 1_000);
+            let mut sum = 0;
+            for number in 0..connections {
+                let mut schedule = Schedule::new(rate, number, connections);
+                let all = schedule.due_before(end);
+                let mut counted = 0;
+                while schedule.due() < end {
+                    prop_assert_eq!(schedule.due_before(end), all - counted);
+                    schedule.advance();
+                    counted += 1;
+                }
+                prop_assert_eq!(counted, all);
+                prop_assert_eq!(schedule.due_before(end), 0);
+                sum += all;
+            }
+            prop_assert!((sum as f64 - rate * seconds as f64).abs() <= 1.0, "{} of {}", sum, rate * seconds as f64);
+        }
     }
 }

@@ -5,11 +5,11 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Sender, SyncSender};
+use std::sync::mpsc::{Receiver, Sender, SyncSender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::tally::{Sample, Tally};
+use super::tally::{Names, Sample, Tally};
 use super::{End, Plan, connection};
 use crate::buffer;
 use crate::clock::{self, Moment, Span};
@@ -22,9 +22,15 @@ const RING_ENTRIES: u32 = 1024;
 /// How often deadlines are looked at.
 const SWEEP: Duration = Duration::from_millis(50);
 /// How often counts are handed in.
-const HAND_IN: Duration = Duration::from_millis(250);
+const HAND_IN: Span = Span::from_millis(1_000);
 /// Rows that are handed on at once.
 const ROWS: usize = 1024;
+/// How long after its start a run begins: until then every worker has its runtime.
+const HEAD_START: Span = Span::from_millis(20);
+/// How long a request may still take once the run was stopped.
+const STOP_GRACE: Span = Span::from_millis(1_000);
+/// Bytes of large buffers that a worker may hold.
+const LARGE_BYTES: usize = 64 * 1024 * 1024;
 
 /// What all workers share.
 #[derive(Debug)]
@@ -33,18 +39,18 @@ pub(super) struct Common {
     pub(super) began: Moment,
     /// The id of the next request.
     next: AtomicU64,
-    stop: AtomicBool,
+    stop: Arc<AtomicBool>,
 }
 
 impl Common {
-    /// The id of one more request; none: there is none.
-    pub(super) fn next_id(&self) -> Option<u64> {
-        if self.stop.load(Ordering::Relaxed) {
+    /// The id of one more request, asked for at `now`; none: there is none.
+    pub(super) fn next_id(&self, now: Moment) -> Option<u64> {
+        if self.stopped() {
             return None;
         }
         match self.plan.end {
-            End::After(time) => {
-                let over = Duration::from(self.began.elapsed()) >= time;
+            End::After(_) => {
+                let over = now - self.began >= self.ends_at();
                 (!over).then(|| self.next.fetch_add(1, Ordering::Relaxed))
             }
             End::Requests(max) => {
@@ -54,12 +60,17 @@ impl Common {
         }
     }
 
-    /// When everything has to be over: no new request, and no wait for one.
-    pub(super) fn ends_at(&self) -> Option<Span> {
+    /// When no further request is due, after the beginning.
+    pub(super) fn ends_at(&self) -> Span {
         match self.plan.end {
-            End::After(time) => Some(Span(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))),
-            End::Requests(_) => None,
+            End::After(time) => Span(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
+            End::Requests(_) => Span(u64::MAX),
         }
+    }
+
+    /// Whether time ends the run, so that what was due and not sent by then is a finding.
+    pub(super) fn counts_time(&self) -> bool {
+        matches!(self.plan.end, End::After(_))
     }
 
     pub(super) fn stopped(&self) -> bool {
@@ -72,10 +83,12 @@ pub(super) struct Local {
     pub(super) common: Arc<Common>,
     pub(super) wires: Rc<Wires>,
     pub(super) tally: RefCell<Tally>,
+    pub(super) names: RefCell<Names>,
     pub(super) settings: Upstream,
     pub(super) nonblocking: bool,
     rows: RefCell<Vec<Sample>>,
     sender: Option<SyncSender<Vec<Sample>>>,
+    last_answer: Cell<Moment>,
     running: Cell<usize>,
 }
 
@@ -96,19 +109,40 @@ impl Local {
             let _ = sender.send(full);
         }
     }
+
+    /// Notes that a request was over then.
+    pub(super) fn answered_at(&self, moment: Moment) {
+        self.last_answer.set(moment);
+    }
+
+    fn hand_in(&self, to: &Sender<HandIn>, until: Span) {
+        let tally = self.tally.borrow_mut().take(&self.names.borrow());
+        // Nobody is there any more only where the run has failed.
+        let _ = to.send(HandIn {
+            until,
+            last_answer: self.last_answer.get() - self.common.began,
+            tally,
+        });
+    }
+}
+
+/// What a worker counted since it last handed in.
+#[derive(Debug)]
+pub(super) struct HandIn {
+    /// Both after the beginning; the last one of a worker ends with its last answer.
+    pub(super) until: Span,
+    pub(super) last_answer: Span,
+    pub(super) tally: Tally,
 }
 
 /// Running workers.
 pub(super) struct Crew {
-    common: Arc<Common>,
+    /// One for each worker: a tally for each second, and one at the end.
+    pub(super) tallies: Vec<Receiver<HandIn>>,
     threads: Vec<JoinHandle<io::Result<()>>>,
 }
 
 impl Crew {
-    pub(super) fn stop(&self) {
-        self.common.stop.store(true, Ordering::Relaxed);
-    }
-
     pub(super) fn join(self) -> io::Result<()> {
         for thread in self.threads {
             thread
@@ -119,32 +153,37 @@ impl Crew {
     }
 }
 
-/// Starts the workers; each hands its counts to `tallies` and drops it at its end.
+/// Starts the workers.
 pub(super) fn start(
     plan: &Plan,
-    tallies: Sender<Tally>,
-    rows: Option<SyncSender<Vec<Sample>>>,
+    rows: Option<&SyncSender<Vec<Sample>>>,
+    stop: &Arc<AtomicBool>,
 ) -> io::Result<Crew> {
     let common = Arc::new(Common {
         plan: plan.clone(),
-        began: Moment::now(),
+        began: Moment::now().after(HEAD_START),
         next: AtomicU64::new(0),
-        stop: AtomicBool::new(false),
+        stop: stop.clone(),
     });
-    let threads = (0..plan.workers).map(|worker| {
-        let (common, tallies, rows) = (common.clone(), tallies.clone(), rows.clone());
-        thread::Builder::new()
-            .name(format!("weir-load-{worker}"))
-            .spawn(move || run(worker, common, &tallies, rows))
-    });
-    let threads = threads.collect::<io::Result<Vec<_>>>()?;
-    Ok(Crew { common, threads })
+    let mut crew = Crew {
+        tallies: Vec::new(),
+        threads: Vec::new(),
+    };
+    for worker in 0..plan.workers {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let (common, rows) = (common.clone(), rows.cloned());
+        let thread = thread::Builder::new().name(format!("weir-load-{worker}"));
+        crew.threads
+            .push(thread.spawn(move || run(worker, common, &sender, rows))?);
+        crew.tallies.push(receiver);
+    }
+    Ok(crew)
 }
 
 fn run(
     worker: usize,
     common: Arc<Common>,
-    tallies: &Sender<Tally>,
+    tallies: &Sender<HandIn>,
     rows: Option<SyncSender<Vec<Sample>>>,
 ) -> io::Result<()> {
     if let Some(&core) = common.plan.cores.get(worker)
@@ -155,41 +194,55 @@ fn run(
         )));
     }
     let mut climbed = climb(DriverChoice::Auto, |step| Runtime::build(step, RING_ENTRIES))?;
+    let numbers: Vec<usize> = (worker..common.plan.connections)
+        .step_by(common.plan.workers)
+        .collect();
+    buffer::set_budget(numbers.len() * buffer::SMALL + LARGE_BYTES);
     let local = Rc::new(Local {
         wires: Rc::default(),
-        tally: RefCell::default(),
+        tally: RefCell::new(Tally::new(common.plan.targets.len())),
+        names: RefCell::default(),
         settings: Upstream::default(),
         nonblocking: !climbed.step.is_ring(),
         rows: RefCell::default(),
         sender: rows,
-        running: Cell::new(0),
+        last_answer: Cell::new(common.began),
+        running: Cell::new(numbers.len()),
         common,
     });
-    buffer::set_budget(usize::MAX);
     climbed.runtime.block_on(async {
-        let plan = &local.common.plan;
-        for number in (worker..plan.connections).step_by(plan.workers) {
-            local.running.set(local.running.get() + 1);
+        for number in numbers {
             let local = local.clone();
             monoio::spawn(async move {
                 connection::run(&local, number).await;
                 local.running.set(local.running.get() - 1);
             });
         }
-        let mut handed_in = Moment::now();
-        while local.running.get() > 0 {
-            monoio::time::sleep(SWEEP).await;
-            local.wires.sweep(clock::now());
-            if Duration::from(handed_in.elapsed()) >= HAND_IN {
-                handed_in = Moment::now();
-                let _ = tallies.send(local.tally.borrow_mut().take());
-            }
-        }
+        oversee(&local, tallies).await;
     });
-    let _ = tallies.send(local.tally.borrow_mut().take());
+    local.hand_in(tallies, local.last_answer.get() - local.common.began);
     let rest = local.rows.take();
     if let (Some(sender), false) = (&local.sender, rest.is_empty()) {
         let _ = sender.send(rest);
     }
     Ok(())
+}
+
+/// Ends what is overdue and hands in counts, until the last connection is done or a stopped run has had its grace.
+async fn oversee(local: &Local, tallies: &Sender<HandIn>) {
+    let mut next = HAND_IN;
+    let mut stopped: Option<Moment> = None;
+    while local.running.get() > 0 {
+        monoio::time::sleep(SWEEP).await;
+        local.wires.sweep(clock::now());
+        let now = Moment::now();
+        // One for each second, also for those that a slow writer of rows took.
+        while now - local.common.began >= next {
+            local.hand_in(tallies, now - local.common.began);
+            next += HAND_IN;
+        }
+        if local.common.stopped() && now - *stopped.get_or_insert(now) >= STOP_GRACE {
+            return;
+        }
+    }
 }

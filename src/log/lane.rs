@@ -16,8 +16,6 @@ use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 
-/// Empty buffers kept for a thread.
-const SPARE: usize = 512;
 /// How often a writer looks while lines keep coming.
 const POLL: Duration = Duration::from_millis(10);
 /// After so many looks that found nothing it waits to be called.
@@ -35,11 +33,12 @@ pub(crate) struct Lane<T> {
 }
 
 impl<T> Lane<T> {
-    /// For `capacity` entries; buffers of up to `spare_bytes` are used again.
-    pub(crate) fn new(capacity: usize, spare_bytes: usize) -> Lane<T> {
+    /// For `capacity` entries. `spare` buffers of up to `spare_bytes` are kept for further ones: as many as there are lines
+    /// between two looks of the writer, or a busy thread allocates.
+    pub(crate) fn new(capacity: usize, spare: usize, spare_bytes: usize) -> Lane<T> {
         Lane {
             entries: ArrayQueue::new(capacity),
-            spare: ArrayQueue::new(SPARE),
+            spare: ArrayQueue::new(spare),
             spare_bytes,
         }
     }
@@ -54,7 +53,10 @@ impl<T> Lane<T> {
 
     /// An empty buffer for the next line.
     pub(crate) fn buffer(&self) -> Vec<u8> {
-        self.spare.pop().unwrap_or_default()
+        // An ordinary line fits at once.
+        self.spare
+            .pop()
+            .unwrap_or_else(|| Vec::with_capacity(self.spare_bytes / 4))
     }
 
     /// False: there is no room.

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 
 use tracing::field::{Field, Visit};
 
+use super::levels::word;
 use super::timestamp;
 use crate::config::model::{Level, LogFormat};
 
@@ -317,16 +318,6 @@ const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
 /// Controls (C0, DEL, C1), line and paragraph separator, and the bidirectional controls.
 pub(crate) fn is_unsafe(character: char) -> bool {
     character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-const fn word(level: Level) -> &'static str {
-    match level {
-        Level::Error => "error",
-        Level::Warn => "warn",
-        Level::Info => "info",
-        Level::Debug => "debug",
-        Level::Trace => "trace",
-    }
 }
 
 const fn colour(level: Level) -> &'static str {

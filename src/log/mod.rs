@@ -8,6 +8,7 @@
 //! configuration are the command line's own and go to standard error, before there is a log.
 
 pub(crate) mod lane;
+pub mod levels;
 pub(crate) mod line;
 mod panic;
 mod ring;
@@ -16,17 +17,16 @@ pub(crate) mod timestamp;
 pub(crate) mod writer;
 
 use std::env;
-use std::fs::File;
 use std::io::{self, IsTerminal, Write};
-use std::os::fd::AsFd;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use crate::config::model::{Level, LogFormat};
+use crate::config::model::LogFormat;
+use levels::Levels;
 use line::Style;
 use ring::Shared;
 use subscriber::LogSubscriber;
-use writer::Writer;
+use writer::{Stdout, Writer};
 
 pub use panic::install_panic_hook;
 pub use ring::register_worker;
@@ -46,9 +46,9 @@ pub enum InitError {
     Thread(io::Error),
 }
 
-/// Starts the log of the process: lines up to `level`, labelled with `environment`, to standard output, as text on a
+/// Starts the log of the process: lines up to `levels`, labelled with `environment`, to standard output, as text on a
 /// terminal and as JSON elsewhere unless `format` says which. What was logged is written out when the guard is dropped.
-pub fn init(level: Level, format: Option<LogFormat>, environment: &str) -> Result<Guard, InitError> {
+pub fn init(levels: &Levels, format: Option<LogFormat>, environment: &str) -> Result<Guard, InitError> {
     let stdout = io::stdout();
     let terminal = stdout.is_terminal();
     let format = format.unwrap_or(if terminal {
@@ -57,19 +57,24 @@ pub fn init(level: Level, format: Option<LogFormat>, environment: &str) -> Resul
         LogFormat::Json
     });
     let style = Style::new(format, terminal && wants_colour(), environment);
-    let output = stdout.as_fd().try_clone_to_owned().map_err(InitError::Output)?;
-    let shared = Arc::new(Shared::new(level, style));
-    let guard = start(&shared, Box::new(File::from(output))).map_err(InitError::Thread)?;
+    let output = Stdout::open().map_err(InitError::Output)?;
+    let shared = Arc::new(Shared::new(levels, style));
+    let guard = start(&shared, Box::new(output)).map_err(InitError::Thread)?;
     tracing::subscriber::set_global_default(LogSubscriber::new(Arc::clone(&shared)))
         .map_err(|_| InitError::AlreadyStarted)?;
     GLOBAL.set(shared).map_err(|_| InitError::AlreadyStarted)?;
     Ok(guard)
 }
 
-/// Changes the level while weir runs.
-pub fn set_level(level: Level) {
+/// The levels in force; none before [`init`].
+pub fn levels() -> Option<Levels> {
+    GLOBAL.get().map(|shared| shared.levels())
+}
+
+/// Changes the levels while weir runs.
+pub fn set_levels(levels: &Levels) {
     if let Some(shared) = GLOBAL.get() {
-        shared.set_level(level);
+        shared.set_levels(levels);
         tracing::callsite::rebuild_interest_cache();
     }
 }

@@ -1,10 +1,10 @@
-//! What the threads that log and the writer share: a ring per thread, the level, the count of drops, and the bell.
+//! What the threads that log and the writer share: a ring per thread, the levels, the count of drops, and the bell.
 //!
 //! Rings and bell are those of [`super::lane`].
 
 use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::SystemTime;
@@ -13,11 +13,14 @@ use tracing::Metadata;
 use tracing::level_filters::LevelFilter;
 
 use super::lane::{Bell, Lane};
+use super::levels::{Filter, Levels};
 use super::line::{Line, Style};
 use crate::config::model::Level;
 
 /// Lines that a thread may be ahead of the writer: at its pace of looking, 200,000 a second.
 pub(super) const CAPACITY: usize = 2048;
+/// Empty buffers kept for a thread.
+const SPARE: usize = 512;
 /// A buffer that a long line made larger than this is not kept.
 const SPARE_BYTES: usize = 1024;
 
@@ -45,7 +48,7 @@ pub(super) type Ring = Lane<Entry>;
 pub(super) struct Shared {
     id: usize,
     pub(super) style: Style,
-    level: AtomicU8,
+    filter: Filter,
     rings: Mutex<Vec<Arc<Ring>>>,
     dropped: AtomicU64,
     pub(super) bell: Bell,
@@ -61,37 +64,39 @@ pub fn register_worker(worker: usize) {
 }
 
 impl Shared {
-    pub(super) fn new(level: Level, style: Style) -> Shared {
+    pub(super) fn new(levels: &Levels, style: Style) -> Shared {
         Shared {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             style,
-            level: AtomicU8::new(rank(level)),
+            filter: Filter::new(levels),
             rings: Mutex::new(Vec::new()),
             dropped: AtomicU64::new(0),
             bell: Bell::default(),
         }
     }
 
-    /// Whether lines of this level and origin are wanted. Other crates are heard from `warn` on only.
+    /// Whether lines of this level and origin are wanted.
     pub(super) fn wants(&self, metadata: &Metadata<'_>) -> bool {
-        let target = metadata.target();
-        let ours = target == "weir" || target.starts_with("weir::");
-        let rank = rank(level_of(metadata.level()));
-        rank <= self.level.load(Ordering::Relaxed) && (ours || rank <= self::rank(Level::Warn))
+        self.filter.wants(metadata.target(), level_of(metadata.level()))
     }
 
     pub(super) fn level_filter(&self) -> LevelFilter {
-        match self.level.load(Ordering::Relaxed) {
-            0 => LevelFilter::ERROR,
-            1 => LevelFilter::WARN,
-            2 => LevelFilter::INFO,
-            3 => LevelFilter::DEBUG,
-            _ => LevelFilter::TRACE,
+        match self.filter.most() {
+            Level::Error => LevelFilter::ERROR,
+            Level::Warn => LevelFilter::WARN,
+            Level::Info => LevelFilter::INFO,
+            Level::Debug => LevelFilter::DEBUG,
+            Level::Trace => LevelFilter::TRACE,
         }
     }
 
-    pub(super) fn set_level(&self, level: Level) {
-        self.level.store(rank(level), Ordering::Relaxed);
+    pub(super) fn levels(&self) -> Levels {
+        self.filter.get()
+    }
+
+    /// Places that logged before notice it only after `tracing::callsite::rebuild_interest_cache`.
+    pub(super) fn set_levels(&self, levels: &Levels) {
+        self.filter.set(levels);
     }
 
     pub(super) fn dropped(&self) -> u64 {
@@ -145,7 +150,7 @@ impl Shared {
     }
 
     fn new_ring(&self) -> Arc<Ring> {
-        let ring = Arc::new(Ring::new(CAPACITY, SPARE_BYTES));
+        let ring = Arc::new(Ring::new(CAPACITY, SPARE, SPARE_BYTES));
         self.rings().push(Arc::clone(&ring));
         ring
     }
@@ -154,17 +159,6 @@ impl Shared {
     pub(super) fn rings(&self) -> MutexGuard<'_, Vec<Arc<Ring>>> {
         // Nothing that holds the lock can leave the list half changed.
         self.rings.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The worse, the lower.
-const fn rank(level: Level) -> u8 {
-    match level {
-        Level::Error => 0,
-        Level::Warn => 1,
-        Level::Info => 2,
-        Level::Debug => 3,
-        Level::Trace => 4,
     }
 }
 

@@ -57,7 +57,7 @@ struct TestLog {
 }
 
 fn log_to(output: impl Write + Send + 'static, level: Level, style: Style) -> TestLog {
-    let shared = Arc::new(Shared::new(level, style));
+    let shared = Arc::new(Shared::new(&level.into(), style));
     TestLog {
         guard: start(&shared, Box::new(output)).unwrap(),
         dispatch: Dispatch::new(LogSubscriber::new(Arc::clone(&shared))),
@@ -187,8 +187,8 @@ fn the_level_can_change_and_other_crates_are_heard_from_warn_on() {
         tracing::debug!(target: "hyper::proto", "theirs");
         tracing::warn!(target: "hyper::proto", "their warning");
     };
-    let level = |level| {
-        log.shared.set_level(level);
+    let level = |level: Level| {
+        log.shared.set_levels(&level.into());
         tracing::callsite::rebuild_interest_cache();
     };
     with_default(&log.dispatch, || {
@@ -497,15 +497,15 @@ fn a_process_logs_to_standard_output_until_its_guard_is_dropped() {
 
 fn log_as_a_process_does() {
     super::install_panic_hook();
-    let guard = super::init(Level::Info, None, "staging").unwrap();
+    let guard = super::init(&Level::Info.into(), None, "staging").unwrap();
     super::register_worker(2);
     assert!(matches!(
-        super::init(Level::Info, None, "again"),
+        super::init(&Level::Info.into(), None, "again"),
         Err(super::InitError::AlreadyStarted)
     ));
     tracing::info!("serving");
     tracing::debug!("not yet");
-    super::set_level(Level::Debug);
+    super::set_levels(&Level::Debug.into());
     tracing::debug!("now in detail");
     let number = 7;
     assert!(std::panic::catch_unwind(|| panic!("a bug in {number}")).is_err());

@@ -4,10 +4,12 @@
 //! [`OUTPUT_PATIENCE`], the batch is counted as dropped and the next one is tried; weir goes on either way.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
-use std::sync::Arc;
+use std::os::fd::AsFd;
 use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -179,22 +181,112 @@ impl Writer {
     }
 }
 
-/// Writes all of `bytes`, also to an output that somebody else made non-blocking.
-pub(crate) fn write_patiently(output: &mut dyn Write, mut bytes: &[u8]) -> io::Result<()> {
+/// Writes all of `bytes`, also to an output that does not block; an error comes with how many were written.
+pub(crate) fn write_patiently(output: &mut dyn Write, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
     let mut deadline = Instant::now() + OUTPUT_PATIENCE;
-    while !bytes.is_empty() {
-        match output.write(bytes) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => {
-                bytes = &bytes[written..];
+    let mut written = 0;
+    while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+        match output.write(rest) {
+            Ok(0) => return Err((written, io::ErrorKind::WriteZero.into())),
+            Ok(more) => {
+                written += more;
                 deadline = Instant::now() + OUTPUT_PATIENCE;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
                 thread::sleep(POLL);
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err((written, error)),
         }
     }
-    output.flush()
+    output.flush().map_err(|error| (written, error))
+}
+
+/// Whose turn it is to write to standard output.
+static STDOUT: Mutex<()> = Mutex::new(());
+
+/// Standard output, for the log and the access log. A pipe takes a large batch in pieces, so each of the two writers waits
+/// until the other's batch is through: no line stands in the middle of another.
+#[derive(Debug)]
+pub(crate) struct Stdout(File);
+
+impl Stdout {
+    pub(crate) fn open() -> io::Result<Stdout> {
+        let copy = io::stdout().as_fd().try_clone_to_owned()?;
+        Ok(Stdout(File::from(copy)))
+    }
+}
+
+impl Write for Stdout {
+    /// Writes all, unless the output takes nothing for a while.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // It protects nothing that could be left half changed.
+        let _turn = STDOUT.lock().unwrap_or_else(PoisonError::into_inner);
+        match write_patiently(&mut self.0, bytes) {
+            Ok(()) => Ok(bytes.len()),
+            Err((0, error)) => Err(error),
+            Err((written, _)) => Ok(written),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    #[test]
+    fn batches_for_standard_output_do_not_mix() {
+        let (reader, writer) = io::pipe().unwrap();
+        let writers = [b'a', b'b'].map(|byte| {
+            let mut output = Stdout(File::from(OwnedFd::from(writer.try_clone().unwrap())));
+            thread::spawn(move || {
+                let mut batch = vec![byte; 1000];
+                batch.push(b'\n');
+                // More than a pipe holds.
+                let batch = batch.repeat(300);
+                for _ in 0..10 {
+                    write_patiently(&mut output, &batch).unwrap();
+                }
+            })
+        });
+        drop(writer);
+        let lines: Vec<_> = BufReader::new(reader).split(b'\n').map(Result::unwrap).collect();
+        assert_eq!(lines.len(), 2 * 300 * 10);
+        for batch in lines.chunks(300) {
+            assert!(batch.iter().all(|line| line == &batch[0] && line.len() == 1000));
+            assert!(batch[0].iter().all(|byte| *byte == batch[0][0]));
+        }
+        for writer in writers {
+            writer.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn an_output_that_takes_no_more_says_how_much_it_took() {
+        struct Full(usize);
+        impl Write for Full {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                let taken = self.0.min(bytes.len());
+                self.0 -= taken;
+                match taken {
+                    0 => Err(io::ErrorKind::StorageFull.into()),
+                    taken => Ok(taken),
+                }
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (written, error) = write_patiently(&mut Full(5), b"eleven bytes").unwrap_err();
+        assert_eq!((written, error.kind()), (5, io::ErrorKind::StorageFull));
+        assert!(write_patiently(&mut Full(12), b"eleven bytes").is_ok());
+    }
 }

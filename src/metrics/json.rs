@@ -100,16 +100,19 @@ struct Worker {
     connections: Connections,
     /// What its thread spent on a CPU, in nanoseconds.
     busy: u64,
+    /// The share of the last second that it spent there, in per cent; none in the first second.
+    busy_percent: Option<u64>,
 }
 
-/// One line of JSON, with its newline. `dropped` is in no shard.
-pub fn render(snapshot: &Snapshot, dropped: Dropped) -> serde_json::Result<Vec<u8>> {
+/// One line of JSON, with its newline. `dropped` is in no shard, nor are the workers' busy shares of the last second, in per
+/// cent, worker 0 first.
+pub fn render(snapshot: &Snapshot, dropped: Dropped, busy: &[u64]) -> serde_json::Result<Vec<u8>> {
     let document = Document {
         total_requests: snapshot.total(|worker| worker.exchanges),
         uptime: u64::try_from(snapshot.uptime.as_nanos()).unwrap_or(u64::MAX),
         algorithm: &snapshot.algorithm,
         backends: backends(&snapshot.backends)?,
-        weir: weir(snapshot, dropped),
+        weir: weir(snapshot, dropped, busy),
     };
     let mut out = serde_json::to_vec(&document)?;
     out.push(b'\n');
@@ -188,7 +191,7 @@ fn phase(latency: &Latency) -> Phase {
     }
 }
 
-fn weir(snapshot: &Snapshot, dropped: Dropped) -> Weir {
+fn weir(snapshot: &Snapshot, dropped: Dropped, busy: &[u64]) -> Weir {
     let connections = |worker: &WorkerTotals| Connections {
         open: worker.connections_open,
         accepted: worker.connections_accepted,
@@ -222,6 +225,7 @@ fn weir(snapshot: &Snapshot, dropped: Dropped) -> Weir {
                 requests: worker.exchanges,
                 connections: connections(worker),
                 busy: (worker.busy_seconds * 1e9) as u64,
+                busy_percent: busy.get(index).copied(),
             })
             .collect(),
     }
@@ -326,7 +330,12 @@ mod tests {
             p999_ns: 9_000_001,
             clamped: 0,
         };
-        let out = render(&snapshot(vec![first, backend("unix:/run/b.sock", "b")]), DROPPED).unwrap();
+        let out = render(
+            &snapshot(vec![first, backend("unix:/run/b.sock", "b")]),
+            DROPPED,
+            &[37],
+        )
+        .unwrap();
         let expected = concat!(
             r#"{"total_requests":13,"uptime":61000000005,"algorithm":"round-robin","backends":{"#,
             r#""http://127.0.0.1:8081":{"requests":11,"selections":11,"healthy":true,"avg_response":1500250,"#,
@@ -344,8 +353,8 @@ mod tests {
             r#""weir":{"version":"VERSION","status_codes":{"502":1,"503":2},"#,
             r#""reasons":{"connect_refused":1,"no_backend":2},"connections":{"open":1,"accepted":6},"#,
             r#""client_aborts":2,"connections_refused":0,"accept_errors":1,"panics":0,"log_lines_dropped":7,"access_log_lines_dropped":8,"spans_dropped":9,"workers":["#,
-            r#"{"worker":0,"requests":10,"connections":{"open":1,"accepted":4},"busy":1500000000},"#,
-            r#"{"worker":1,"requests":3,"connections":{"open":0,"accepted":2},"busy":0}]}}"#,
+            r#"{"worker":0,"requests":10,"connections":{"open":1,"accepted":4},"busy":1500000000,"busy_percent":37},"#,
+            r#"{"worker":1,"requests":3,"connections":{"open":0,"accepted":2},"busy":0,"busy_percent":null}]}}"#,
             "\n"
         );
         let none = r#"{"count":0,"avg":0,"p50":0,"p95":0,"p99":0,"max":0,"clamped":0}"#;
@@ -364,7 +373,7 @@ mod tests {
     fn backends_that_share_a_url_are_told_apart_by_name() {
         let backends = [("http://h:1", "a"), ("http://h:2", "b"), ("http://h:1", "c")];
         let backends = backends.map(|(url, name)| backend(url, name)).to_vec();
-        let out = render(&snapshot(backends), DROPPED).unwrap();
+        let out = render(&snapshot(backends), DROPPED, &[]).unwrap();
         let document: serde_json::Value = serde_json::from_slice(&out).unwrap();
         let keys: Vec<_> = document["backends"].as_object().unwrap().keys().collect();
         assert_eq!(keys, ["http://h:1 (a)", "http://h:2", "http://h:1 (c)"]);

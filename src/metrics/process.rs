@@ -1,6 +1,9 @@
 //! What the kernel knows of this process, and of the thread of each worker.
 
 use std::fs;
+use std::sync::OnceLock;
+
+use crate::sys;
 
 /// What Prometheus' clients of every language expose, in base units.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -21,20 +24,34 @@ impl Process {
         let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
         let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
         let open_fds = fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64);
+        // The kernel works it out from two clocks at each look; a process has begun but once.
+        static BOOT: OnceLock<f64> = OnceLock::new();
+        let units = Units {
+            ticks: sys::clock_ticks() as f64,
+            page: sys::page_bytes(),
+            boot: *BOOT.get_or_init(boot_unix_seconds),
+        };
         Process {
             open_fds,
             max_fds: max_fds(&limits),
-            ..of_stat(&stat, boot_unix_seconds())
+            ..of_stat(&stat, units)
         }
     }
 }
 
-/// Ticks a second in /proc: 100 wherever Linux runs (`USER_HZ`).
-const TICKS: f64 = 100.0;
-const PAGE: u64 = 4096;
+/// What the numbers in /proc are to be read by.
+#[derive(Clone, Copy)]
+struct Units {
+    /// A second.
+    ticks: f64,
+    /// Bytes of a page.
+    page: u64,
+    /// When the machine was started, in seconds since 1970.
+    boot: f64,
+}
 
 /// Reads proc(5)'s `stat`: the name, which may hold blanks and brackets, ends with the last bracket.
-fn of_stat(stat: &str, boot: f64) -> Process {
+fn of_stat(stat: &str, units: Units) -> Process {
     let fields: Vec<&str> = match stat.rsplit_once(')') {
         Some((_, rest)) => rest.split_whitespace().collect(),
         None => return Process::default(),
@@ -47,11 +64,11 @@ fn of_stat(stat: &str, boot: f64) -> Process {
             .unwrap_or(0)
     };
     Process {
-        cpu_seconds: (number(14) + number(15)) as f64 / TICKS,
+        cpu_seconds: (number(14) + number(15)) as f64 / units.ticks,
         threads: number(20),
-        start_unix_seconds: boot + number(22) as f64 / TICKS,
+        start_unix_seconds: units.boot + number(22) as f64 / units.ticks,
         virtual_bytes: number(23),
-        resident_bytes: number(24) * PAGE,
+        resident_bytes: number(24) * units.page,
         ..Process::default()
     }
 }
@@ -81,7 +98,12 @@ mod tests {
     #[test]
     fn a_stat_with_a_nasty_name_is_read() {
         let stat = "7 (a) b (c) S 1 7 7 0 -1 4194304 9 8 7 6 150 50 3 2 20 0 5 0 1000 123456 77 1844";
-        let process = of_stat(stat, 1e9);
+        let units = Units {
+            ticks: 100.0,
+            page: 4096,
+            boot: 1e9,
+        };
+        let process = of_stat(stat, units);
         assert_eq!(process.cpu_seconds, 2.0);
         assert_eq!(process.threads, 5);
         assert_eq!(process.start_unix_seconds, 1e9 + 10.0);
@@ -89,7 +111,7 @@ mod tests {
             (process.virtual_bytes, process.resident_bytes),
             (123_456, 77 * 4096)
         );
-        assert_eq!(of_stat("", 0.0), Process::default());
+        assert_eq!(of_stat("", units), Process::default());
     }
 
     #[test]
@@ -97,7 +119,7 @@ mod tests {
         let process = Process::now();
         assert!(process.resident_bytes > 1 << 20 && process.threads > 0 && process.open_fds > 2);
         assert!(process.max_fds.is_some_and(|max| max > 8));
-        assert!(thread_cpu_seconds(crate::sys::thread_id()).is_some());
+        assert!(thread_cpu_seconds(sys::thread_id()).is_some());
         assert_eq!(thread_cpu_seconds(0), None);
     }
 }

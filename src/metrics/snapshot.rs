@@ -286,9 +286,16 @@ mod tests {
     use std::thread;
     use std::time::{Duration, Instant};
 
-    use super::{BackendInfo, BackendState, Info, Snapshot};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::{BackendInfo, BackendState, Dropped, Info, Latency, Snapshot};
     use crate::balance::breaker;
-    use crate::metrics::{BackendCounts, Shard};
+    use crate::clock::Span;
+    use crate::metrics::families::{Kind, Value, families};
+    use crate::metrics::histogram::{Coarse, Fine, MAX_US};
+    use crate::metrics::process::Process;
+    use crate::metrics::{BackendCounts, Phases, Shard};
     use crate::reason::Reason;
 
     const UP: BackendState = BackendState {
@@ -301,13 +308,15 @@ mod tests {
         ejections: 0,
     };
 
+    const WORKERS: usize = 4;
+
     fn info(backends: usize) -> Info {
         Info {
             backends: (0..backends)
                 .map(|index| BackendInfo {
                     url: format!("http://127.0.0.1:{index}"),
                     name: format!("b{index}"),
-                    counts: Arc::new(BackendCounts::new(3)),
+                    counts: Arc::new(BackendCounts::new(WORKERS)),
                 })
                 .collect(),
             pool: "default".to_owned(),
@@ -389,23 +398,72 @@ mod tests {
         assert_eq!((latency.p50_ns, latency.p99_ns), (latency.max_ns, latency.max_ns));
     }
 
-    /// Everything in a snapshot that may only grow.
-    fn counters(snapshot: &Snapshot) -> Vec<u64> {
-        let mut all = snapshot.reasons.to_vec();
-        for worker in &snapshot.workers {
-            all.extend([worker.exchanges, worker.connections_accepted]);
+    proptest! {
+        /// However exchanges are spread over workers: what is shown is what one histogram that saw all of them shows.
+        #[test]
+        fn percentiles_of_four_workers_are_those_of_one_histogram(
+            exchanges in vec((0..WORKERS, any_us(), any_us()), 1..500),
+        ) {
+            let (shards, info) = (shards(WORKERS), info(1));
+            let counts = &*info.backends[0].counts;
+            let (mut fine, mut coarse) = (Fine::empty_hdr(), Coarse::empty_hdr());
+            for &(worker, total, first_byte) in &exchanges {
+                shards[worker].attempt(counts, Some(200), Duration::from_micros(total));
+                let phases = Phases { first_byte: Some(Span(first_byte * 1_000)), ..Phases::default() };
+                shards[worker].phases(counts, &phases);
+                fine.record(total.min(MAX_US)).unwrap();
+                coarse.record(first_byte.min(MAX_US)).unwrap();
+            }
+            let backend = &Snapshot::take(&shards, &info, |_| UP).backends[0];
+            for (distribution, hdr) in backend.series.iter().zip([&fine, &coarse]) {
+                prop_assert_eq!(distribution.count, exchanges.len() as u64);
+                for tenth_of_percent in 1..=1_000 {
+                    let quantile = f64::from(tenth_of_percent) / 1_000.0;
+                    let expected = (hdr.value_at_quantile(quantile) * 1_000).min(distribution.max_ns);
+                    prop_assert_eq!(distribution.quantile_ns(quantile), expected, "{}", quantile);
+                }
+            }
+            prop_assert_eq!(backend.latency, Latency::of(&backend.series[0]));
+            prop_assert!(backend.series[2..].iter().all(|series| series.count == 0));
         }
-        for backend in &snapshot.backends {
-            let statuses = [200, 404, 503].map(|status| backend.statuses.get(&status).copied().unwrap_or(0));
-            all.extend(statuses);
-            all.extend([backend.selections, backend.failures, backend.connects]);
-            all.extend([
-                backend.latency.count,
-                backend.latency.max_ns,
-                backend.latency.clamped,
-            ]);
+    }
+
+    /// Values of every magnitude, some past the range.
+    fn any_us() -> impl Strategy<Value = u64> {
+        (0..33_u32, any::<u64>()).prop_map(|(bits, value)| value & ((1 << bits) - 1))
+    }
+
+    /// Everything in a snapshot that may only grow, as it is exposed: counters, and of histograms each bucket.
+    fn counters(snapshot: &Snapshot) -> Vec<f64> {
+        let mut all = Vec::new();
+        for family in families(snapshot, Dropped::default(), Process::default()) {
+            for sample in &family.samples {
+                match (&sample.value, family.kind) {
+                    (Value::Histogram { distribution, .. }, _) => {
+                        let figures = [distribution.count, distribution.clamped, distribution.max_ns];
+                        all.extend(figures.map(|figure| figure as f64));
+                        all.push(distribution.sum_ns as f64);
+                        all.extend(distribution.below_edges().map(|below| below as f64));
+                    }
+                    (Value::Whole(count), Kind::Counter) => all.push(*count as f64),
+                    (Value::Real(count), Kind::Counter) => all.push(*count),
+                    _ => {}
+                }
+            }
         }
         all
+    }
+
+    fn every(span: Span) -> Phases {
+        let span = Some(span);
+        Phases {
+            first_byte: span,
+            connect: span,
+            queue: span,
+            weir: span,
+            upload: span,
+            download: span,
+        }
     }
 
     #[test]
@@ -423,23 +481,29 @@ mod tests {
                             let counts = &*info.backends[event as usize % 2].counts;
                             shard.connection_opened();
                             shard.exchange_received();
-                            shard.selection(counts, false);
-                            shard.backend_connect(counts, true);
+                            shard.selection(counts, event % 2 == 0);
+                            shard.backend_connect(counts, event % 4 > 0);
                             let status = [200, 404, 503][event as usize % 3];
                             shard.attempt(counts, Some(status), Duration::from_nanos(event * event * 7));
                             shard.attempt(counts, None, Duration::ZERO);
+                            shard.phases(counts, &every(Span(event * event * 5)));
                             shard.own_answer(Reason::ALL[event as usize % Reason::ALL.len()]);
+                            shard.client_abort();
                             shard.connection_closed();
                         }
                     })
                 })
                 .collect();
             let reader = scope.spawn(|| {
-                let mut before = counters(&Snapshot::take(&shards, &info, |_| UP));
+                let mut before = Vec::new();
                 let mut scrapes = 0;
                 while !done.load(Ordering::Acquire) || scrapes == 0 {
                     let snapshot = Snapshot::take(&shards, &info, |_| UP);
                     let now = counters(&snapshot);
+                    // A status that occurs for the first time is a series more, in between the others.
+                    if before.len() != now.len() {
+                        before.clear();
+                    }
                     assert!(before.iter().zip(&now).all(|(before, now)| before <= now));
                     assert!(snapshot.workers.iter().all(|worker| worker.connections_open <= 1));
                     before = now;

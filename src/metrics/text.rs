@@ -94,8 +94,13 @@ fn write_family(out: &mut String, family: &Family<'_>, format: Format) -> std::f
     Ok(())
 }
 
-/// Microseconds in seconds, exactly.
+/// Microseconds in seconds, exactly, as Go writes them: Prometheus itself names the buckets of the protobuf format so, and a
+/// bucket that is scraped in another format stays the same series.
 fn seconds(micros: u64) -> String {
+    if micros < 100 {
+        // With an exponent of two digits.
+        return format!("{:e}", micros as f64 / 1e6).replace("e-", "e-0");
+    }
     let text = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
     let text = text.trim_end_matches('0');
     // OpenMetrics wants a decimal point in `le`.
@@ -204,7 +209,7 @@ mod tests {
             "# HELP weir_a_total An a.\n# TYPE weir_a_total counter\nweir_a_total{backend=\"a\\\"\\\\\\nb\"} 3\n"
         ));
         assert!(
-            text.contains("weir_h_seconds_bucket{le=\"0.000064\"} 1\n"),
+            text.contains("weir_h_seconds_bucket{le=\"6.4e-05\"} 1\n"),
             "{text}"
         );
         assert!(text.contains("weir_h_seconds_bucket{le=\"0.000128\"} 2\n"));
@@ -216,7 +221,7 @@ mod tests {
         let open = render(&families, Format::OpenMetrics);
         assert!(open.starts_with("# HELP weir_a An a.\n# TYPE weir_a counter\nweir_a_total{"));
         assert!(open.ends_with("\n# EOF\n"));
-        let with_exemplar = "weir_h_seconds_bucket{le=\"0.000064\"} 1 \
+        let with_exemplar = "weir_h_seconds_bucket{le=\"6.4e-05\"} 1 \
                              # {trace_id=\"0af7651916cd43dd8448eb211c80319c\"} 0.000063 1700000000.007\n";
         assert!(open.contains(with_exemplar), "{open}");
         assert!(!text.contains("trace_id"));
@@ -224,7 +229,12 @@ mod tests {
 
     #[test]
     fn seconds_are_exact_and_have_a_point() {
-        for (micros, text) in [(64, "0.000064"), (1 << 20, "1.048576"), (2_000_000, "2.0")] {
+        for (micros, text) in [
+            (64, "6.4e-05"),
+            (128, "0.000128"),
+            (1 << 20, "1.048576"),
+            (2_000_000, "2.0"),
+        ] {
             assert_eq!(seconds(micros), text);
         }
     }

@@ -211,21 +211,21 @@ fn frame<'a, 'b>(area: &'a Area<'b>, title: &str) -> ChartBuilder<'a, 'b, SVGBac
 }
 
 /// The largest of 1, 2 and 5 times a power of ten that is not above `number`.
-fn round_below(number: f64) -> f64 {
+pub(crate) fn round_below(number: f64) -> f64 {
     let power = 10f64.powf(number.log10().floor());
     let times = [5.0, 2.0, 1.0].into_iter().find(|times| times * power <= number);
     times.unwrap_or(1.0) * power
 }
 
 /// The least of them that is above it.
-fn round_above(number: f64) -> f64 {
+pub(crate) fn round_above(number: f64) -> f64 {
     let power = 10f64.powf(number.log10().floor());
     let times = [1.0, 2.0, 5.0].into_iter().find(|times| times * power > number);
     times.unwrap_or(10.0) * power
 }
 
 /// The percentile with so many nines: 2 is "99".
-fn percentile_name(nines: &f64) -> String {
+pub(crate) fn percentile_name(nines: &f64) -> String {
     let per_cent = 100.0 - 10f64.powf(2.0 - nines);
     match *nines {
         ..=1.0 => format!("p{per_cent:.0}"),
@@ -233,7 +233,7 @@ fn percentile_name(nines: &f64) -> String {
     }
 }
 
-fn short(number: f64) -> String {
+pub(crate) fn short(number: f64) -> String {
     match number {
         0.0 => "0".to_owned(),
         0.0..1.0 => format!("{number:.2}"),

@@ -125,6 +125,34 @@ pub const VALUES: &[Bad] = &[
         "a word that is none",
         "[runtime]\ndriver = \"uring\"\n[logging]\nlevel = \"INFO\"\nformat = \"xml\"\n"
     ),
+    below!(
+        "levels of modules",
+        "[logging]\nmodules = [\"proxi=debug\", \"proxy=loud\", \"proxy=inf\", \"proxy\", \"\"]\n"
+    ),
+    below!(
+        "two levels for one module",
+        "[logging]\nmodules = [\"proxy=debug\", \"health=warn\", \"proxy = info\"]\n"
+    ),
+    below!(
+        "an access log that is none",
+        "[access_log]\noutput = \"sylog\"\nformat = \"combind\"\nonly = \"error\"\nsample = 101\nheaders = [\"a b\"]\n"
+    ),
+    below!(
+        "a template with an unknown field",
+        "[access_log]\nformat = \"{client} {statsu}\"\n"
+    ),
+    below!(
+        "a template with a field that is unlike any",
+        "[access_log]\noutput = \"access.log\"\nformat = \"{client} {zzz}\"\n"
+    ),
+    below!(
+        "a template that does not close",
+        "[access_log]\nformat = \"{client\"\n"
+    ),
+    below!(
+        "a template of two lines",
+        "[access_log]\nformat = \"{client}\\n{status}\"\n"
+    ),
     below!("false instead of off", "[admin]\naddress = false\n"),
     below!(
         "empty values",

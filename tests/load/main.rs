@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 mod resilience;
+mod tester;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};

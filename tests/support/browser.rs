@@ -73,6 +73,12 @@ impl Browser {
 
     /// Calls a method of the protocol and waits for its result.
     pub fn call(&mut self, method: &str, params: Value) -> Value {
+        self.try_call(method, params)
+            .unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    /// As [`Self::call`]; an error: what the browser says of why there is no result.
+    fn try_call(&mut self, method: &str, params: Value) -> Result<Value, Value> {
         self.next += 1;
         let id = self.next;
         let message = json!({ "id": id, "method": method, "params": params });
@@ -86,8 +92,10 @@ impl Browser {
             };
             let message: Value = serde_json::from_str(&text).expect("JSON");
             if message["id"] == id {
-                assert!(message["error"].is_null(), "{method}: {message}");
-                return message["result"].clone();
+                return match &message["error"] {
+                    Value::Null => Ok(message["result"].clone()),
+                    error => Err(error.clone()),
+                };
             }
             self.note(&message);
         }
@@ -110,22 +118,42 @@ impl Browser {
     }
 
     /// The value of an expression in the page.
+    #[track_caller]
     pub fn value(&mut self, expression: &str) -> Value {
+        self.evaluate(expression)
+            .unwrap_or_else(|| panic!("the page went away: {expression}"))
+    }
+
+    /// The same; none: the page went away for another one meanwhile.
+    #[track_caller]
+    fn evaluate(&mut self, expression: &str) -> Option<Value> {
         let params = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
-        let result = self.call("Runtime.evaluate", params);
-        assert!(
-            result["exceptionDetails"].is_null(),
-            "{expression}: {}",
-            result["exceptionDetails"]
-        );
-        result["result"]["value"].clone()
+        match self.try_call("Runtime.evaluate", params) {
+            Ok(result) => {
+                let exception = &result["exceptionDetails"];
+                assert!(exception.is_null(), "{expression}: {exception}");
+                Some(result["result"]["value"].clone())
+            }
+            Err(error) => {
+                let why = error["message"].as_str().unwrap_or_default();
+                let gone = why.contains("navigated") || why.contains("context was destroyed");
+                assert!(gone, "{expression}: {error}");
+                None
+            }
+        }
+    }
+
+    /// Does what makes the page load another one, or itself again.
+    #[track_caller]
+    pub fn leave_by(&mut self, expression: &str) {
+        self.evaluate(expression);
     }
 
     /// Waits until an expression in the page is true.
     #[track_caller]
     pub fn wait(&mut self, expression: &str) {
         let start = Instant::now();
-        while self.value(expression) != true {
+        while self.evaluate(expression) != Some(Value::Bool(true)) {
             assert!(
                 start.elapsed() < DEADLINE,
                 "not within {DEADLINE:?}: {expression}"

@@ -1,6 +1,7 @@
 //! What the black-box tests share: the real binary as a child process ([`weir`]), backends that do exactly what a test
-//! scripts ([`backend`]) or whose conduct changes as they serve ([`fickle`]), a steady load ([`load`]), a client that says exactly what a test writes ([`wire`]), and a strict reader of HTTP/1
-//! ([`http`]) that both use. Everything blocks with a deadline on plain threads, so that a test reads from top to bottom
+//! scripts ([`backend`]) or whose conduct changes as they serve ([`fickle`]), a steady load ([`load`]), a client that says
+//! exactly what a test writes ([`wire`]), a strict reader of HTTP/1 ([`http`]) that both use, a terminal with somebody before
+//! it ([`pty`]), and what reads metrics in earnest ([`prometheus`]). Everything blocks with a deadline on plain threads, so that a test reads from top to bottom
 //! and nothing of weir's own code judges weir.
 
 #![allow(
@@ -17,6 +18,8 @@ pub mod fickle;
 pub mod http;
 pub mod load;
 pub mod os;
+pub mod prometheus;
+pub mod pty;
 pub mod weir;
 pub mod wire;
 

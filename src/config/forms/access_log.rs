@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Bad, Form, Refusal, parsed, toml_string};
-use crate::access_log::template;
+use crate::access_log::template::{self, Field};
 use crate::config::model::{AccessFormat, AccessOutput};
 use crate::config::node::Node;
 use crate::config::suggest::nearest;
@@ -29,7 +29,7 @@ impl Form for AccessOutputForm {
             }
             word => {
                 let refusal = Refusal::new("is neither an output nor the path of a file");
-                match nearest(word, ["off", "stdout", "syslog", "journald"].into_iter()) {
+                match nearest(word, ["off", "stdout", "syslog", "journald"]) {
                     Some(near) => Err(refusal.hint(format!("did you mean \"{near}\"?"))),
                     None => Err(refusal.hint(format!("a file here is written \"./{word}\""))),
                 }
@@ -68,15 +68,19 @@ impl Form for AccessFormatForm {
                 Ok(_) => Ok(AccessFormat::Template(text.to_owned())),
                 Err(error) => {
                     let refusal = Refusal::new(format!("is no template: {error}"));
-                    match error.near() {
-                        Some(near) => Err(refusal.hint(format!("did you mean {{{near}}}?"))),
-                        None => Err(refusal),
-                    }
+                    Err(match (&error, error.near()) {
+                        (_, Some(near)) => refusal.hint(format!("did you mean {{{near}}}?")),
+                        (template::Error::Unknown(_), None) => {
+                            let names = Field::ALL.map(|(name, _)| name).join(", ");
+                            refusal.hint(format!("fields are {names} and header:NAME"))
+                        }
+                        (_, None) => refusal,
+                    })
                 }
             },
             word => {
                 let refusal = Refusal::new("is neither a format nor a template with {fields}");
-                match nearest(word, ["json", "common", "combined"].into_iter()) {
+                match nearest(word, ["json", "common", "combined"]) {
                     Some(near) => Err(refusal.hint(format!("did you mean \"{near}\"?"))),
                     None => Err(refusal),
                 }

@@ -1,8 +1,8 @@
 //! A row a request: `id,start_ns,latency_ns,status,backend,bytes,error`.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
@@ -21,9 +21,9 @@ pub struct Rows {
 
 impl Rows {
     /// # Errors
-    /// The file cannot be made.
-    pub fn start(path: &Path) -> io::Result<Rows> {
-        let file = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    /// No thread.
+    pub fn start(file: File) -> io::Result<Rows> {
+        let file = BufWriter::with_capacity(1 << 20, file);
         let (sender, receiver) = sync_channel(QUEUE);
         let thread = thread::Builder::new()
             .name("weir-load-csv".to_owned())
@@ -63,11 +63,12 @@ fn write(mut out: impl Write, rows: &Receiver<Vec<Sample>>) -> io::Result<()> {
     out.flush()
 }
 
-/// A field as RFC 4180 §2 has it.
-fn field(text: &str) -> String {
-    if text.contains([',', '"', '\n', '\r']) {
-        format!("\"{}\"", text.replace('"', "\"\"").replace(['\n', '\r'], " "))
+/// A field as RFC 4180 §2 has it, on one line.
+fn field(text: &str) -> Cow<'_, str> {
+    if text.contains(|character: char| matches!(character, ',' | '"') || character.is_control()) {
+        let plain = text.replace('"', "\"\"").replace(char::is_control, " ");
+        format!("\"{plain}\"").into()
     } else {
-        text.to_owned()
+        text.into()
     }
 }

@@ -1,12 +1,17 @@
 //! One page that needs nothing else: figures, the percentile curve, and rate and latency over time.
 
+use std::time::Duration;
+
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
 
 use super::text;
-use crate::load::{Outcome, Plan};
+use crate::load::{Outcome, Plan, Point, quantile_of};
 
 type Error = Box<dyn std::error::Error>;
+
+/// Intervals that are shorter have no place in a picture of rates.
+const SHORTEST: Duration = Duration::from_millis(250);
 
 pub(super) fn page(plan: &Plan, outcome: &Outcome) -> Result<String, String> {
     let pictures = [
@@ -45,7 +50,7 @@ fn curve(outcome: &Outcome) -> Result<(&'static str, String), Error> {
         .map(|step| {
             let nines = f64::from(step) / 100.0;
             let quantile = 1.0 - 10_f64.powf(-nines);
-            (nines, text::value(histogram, quantile) as f64 / 1e6)
+            (nines, quantile_of(histogram, quantile) as f64 / 1e6)
         })
         .collect();
     let axis = |nines: &f64| format!("{} %", 100.0 - 10_f64.powf(2.0 - nines));
@@ -54,19 +59,23 @@ fn curve(outcome: &Outcome) -> Result<(&'static str, String), Error> {
 }
 
 fn over_time(outcome: &Outcome, rate: bool) -> Result<(&'static str, String), Error> {
-    let at = |read: &dyn Fn(&crate::load::Interval) -> f64| -> Vec<(f64, f64)> {
-        let points = outcome.intervals.iter();
-        points
-            .map(|interval| ((interval.at + interval.length).as_secs_f64(), read(interval)))
+    let at = |read: &dyn Fn(&Point) -> f64| -> Vec<(f64, f64)> {
+        // What is left at the end of a run is too short to show a rate.
+        let whole = outcome
+            .points
+            .iter()
+            .enumerate()
+            .filter(|(index, point)| *index == 0 || point.length >= SHORTEST);
+        whole
+            .map(|(_, point)| (point.at.as_secs_f64(), read(point)))
             .collect()
     };
     let end = outcome.took.as_secs_f64().max(1.0);
     let seconds = |second: &f64| format!("{second} s");
     if rate {
-        let per_second =
-            at(&|interval| interval.tally.requests() as f64 / interval.length.as_secs_f64().max(1e-3));
-        let errors =
-            at(&|interval| interval.tally.failures() as f64 / interval.length.as_secs_f64().max(1e-3));
+        let a_second = |count: u64, point: &Point| count as f64 / point.length.as_secs_f64().max(1e-3);
+        let per_second = at(&|point| a_second(point.requests, point));
+        let errors = at(&|point| a_second(point.failures, point));
         let svg = draw(
             &[("requests", per_second), ("errors", errors)],
             0.0..end,
@@ -76,12 +85,10 @@ fn over_time(outcome: &Outcome, rate: bool) -> Result<(&'static str, String), Er
         )?;
         return Ok(("Requests and errors over time", svg));
     }
-    let quantile =
-        |quantile: f64| at(&move |interval| text::value(&interval.tally.response, quantile) as f64 / 1e6);
     let lines = [
-        ("p50", quantile(0.50)),
-        ("p99", quantile(0.99)),
-        ("max", quantile(1.0)),
+        ("p50", at(&|point| point.p50 as f64 / 1e6)),
+        ("p99", at(&|point| point.p99 as f64 / 1e6)),
+        ("max", at(&|point| point.max as f64 / 1e6)),
     ];
     Ok((
         "Latency of each second",

@@ -3,7 +3,7 @@
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
-use crate::load::{ErrorKind, Outcome, Plan, Tally};
+use crate::load::{ErrorKind, Outcome, Plan, Tally, quantile_of};
 
 pub(super) fn summary(plan: &Plan, outcome: &Outcome) -> Value {
     let total = &outcome.total;
@@ -14,7 +14,7 @@ pub(super) fn summary(plan: &Plan, outcome: &Outcome) -> Value {
         "errors": total.failures(),
         "status_codes": counts(total.statuses.iter().map(|(status, count)| (status.to_string(), *count))),
         "latency_ns": latency(&total.response, total.response_mean()),
-        "backends": counts(total.backends.iter().cloned()),
+        "backends": counts(total.backends.iter().map(|(name, count)| (name.to_string(), *count))),
         "duration_ns": outcome.took.as_nanos() as u64,
         "connections": plan.connections,
         "workers": plan.workers,
@@ -22,9 +22,12 @@ pub(super) fn summary(plan: &Plan, outcome: &Outcome) -> Value {
         "rate": plan.rate,
         "bytes": total.bytes,
         "errors_by_kind": by_kind(total),
-        "targets": counts(plan.targets.iter().zip(&total.targets).map(|(target, count)| (target.url.clone(), *count))),
+        "reconnects": total.reconnects,
+        "stopped": outcome.stopped,
+        "targets": targets(plan, total),
     });
     if plan.rate.is_some() {
+        summary["unsent"] = total.unsent.into();
         summary["service_time_ns"] = latency(&total.service, total.service_mean());
     }
     summary
@@ -43,14 +46,25 @@ fn counts(pairs: impl Iterator<Item = (String, u64)>) -> Value {
     )
 }
 
-fn latency(histogram: &Histogram<u64>, mean: u64) -> Value {
-    let at = |quantile| {
-        if histogram.is_empty() {
-            0
-        } else {
-            histogram.value_at_quantile(quantile).min(histogram.max())
+/// A list and no map: one url may be there twice.
+fn targets(plan: &Plan, total: &Tally) -> Value {
+    let each = plan.targets.iter().zip(&total.targets).map(|(target, tally)| {
+        let (response, mut times) = (&tally.response, Map::new());
+        for (name, quantile) in [("p50", 0.50), ("p90", 0.90), ("p99", 0.99), ("max", 1.0)] {
+            times.insert(name.to_owned(), quantile_of(response, quantile).into());
         }
-    };
+        json!({
+            "url": target.url,
+            "requests": tally.requests,
+            "errors": tally.errors,
+            "latency_ns": times,
+        })
+    });
+    each.collect()
+}
+
+fn latency(histogram: &Histogram<u64>, mean: u64) -> Value {
+    let at = |quantile| quantile_of(histogram, quantile);
     json!({
         "min": if histogram.is_empty() { 0 } else { histogram.min() },
         "mean": mean,

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use crate::load::{ErrorKind, Interval, Outcome, Plan, Tally};
+use crate::load::{ErrorKind, Interval, Outcome, Plan, Tally, TargetTally, quantile_of};
 
 /// The line that is shown while a run goes on.
 pub fn live(interval: &Interval, total: &Tally, share_done: f64) -> String {
     const WIDTH: usize = 20;
     let filled = ((share_done * WIDTH as f64) as usize).min(WIDTH);
     let seconds = interval.length.as_secs_f64().max(1e-9);
-    let at = |quantile| span(value(&interval.tally.response, quantile));
+    let at = |quantile| span(quantile_of(&interval.tally.response, quantile));
     format!(
         "[{}{}] {:>3.0} % | {:.0} requests/s | p50 {} p99 {} | {} requests, {} errors",
         "#".repeat(filled),
@@ -41,9 +41,9 @@ fn write_table(out: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Re
     writeln!(out, "{}", urls.join(" "))?;
     writeln!(
         out,
-        "{} connections, {} workers, {}",
-        plan.connections,
-        plan.workers,
+        "{}, {}, {}",
+        counted(plan.connections, "connection"),
+        counted(plan.workers, "worker"),
         match plan.rate {
             Some(rate) => format!("open loop: {rate} requests/s, whatever the server does"),
             None =>
@@ -71,6 +71,17 @@ fn write_table(out: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Re
         .map(|(status, count)| format!("{status}: {count}"))
         .collect();
     writeln!(out, "statuses   {}", or_none(&statuses))?;
+    write_troubles(out, outcome)?;
+    writeln!(out)?;
+    write_latency(out, plan, total)?;
+    write_histogram(out, &total.response)?;
+    write_backends(out, total)?;
+    write_targets(out, urls.into_iter().zip(&total.targets))
+}
+
+/// What went wrong, and what makes figures less than they seem.
+fn write_troubles(out: &mut String, outcome: &Outcome) -> std::fmt::Result {
+    let total = &outcome.total;
     let kinds = ErrorKind::ALL
         .iter()
         .zip(total.errors)
@@ -79,17 +90,33 @@ fn write_table(out: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::Re
         .map(|(kind, count)| format!("{}: {count}", kind.word()))
         .collect();
     writeln!(out, "errors     {}", or_none(&errors))?;
-    writeln!(out)?;
-    write_latency(out, plan, total)?;
-    write_histogram(out, &total.response)?;
-    write_shares(
-        out,
-        "backend",
-        total.backends.iter().map(|(name, count)| (&**name, *count)),
-    )?;
-    if plan.targets.len() > 1 {
-        let targets = urls.iter().copied().zip(total.targets.iter().copied());
-        write_shares(out, "target", targets)?;
+    if total.unanswered() > 0 {
+        writeln!(
+            out,
+            "           {} got no answer; the times below are those of the others",
+            counted(total.unanswered(), "request")
+        )?;
+    }
+    if total.unsent > 0 {
+        writeln!(
+            out,
+            "unsent     {} due before the end and still waiting for a connection: the rate was not kept, \
+             and the times below leave them out",
+            counted(total.unsent, "request")
+        )?;
+    }
+    if total.reconnects > 0 {
+        writeln!(
+            out,
+            "reconnects {}: a kept connection had been closed, and the request was sent again",
+            total.reconnects
+        )?;
+    }
+    if outcome.stopped {
+        writeln!(
+            out,
+            "stopped    before the end; requests under way were not counted"
+        )?;
     }
     Ok(())
 }
@@ -119,7 +146,7 @@ fn write_latency(out: &mut String, plan: &Plan, total: &Tally) -> std::fmt::Resu
     for (name, histogram, mean) in series {
         write!(out, "{name:<32}{:>10}", span(mean))?;
         for quantile in [0.50, 0.90, 0.95, 0.99, 0.999, 1.0] {
-            write!(out, "{:>10}", span(value(histogram, quantile)))?;
+            write!(out, "{:>10}", span(quantile_of(histogram, quantile)))?;
         }
         writeln!(out)?;
     }
@@ -148,25 +175,51 @@ fn write_histogram(out: &mut String, histogram: &Histogram<u64>) -> std::fmt::Re
     writeln!(out)
 }
 
-fn write_shares<'a>(
-    out: &mut String,
-    what: &str,
-    counts: impl Iterator<Item = (&'a str, u64)>,
-) -> std::fmt::Result {
-    let mut counts: Vec<_> = counts.collect();
-    let sum: u64 = counts.iter().map(|(_, count)| count).sum();
+fn write_backends(out: &mut String, total: &Tally) -> std::fmt::Result {
+    let sum: u64 = total.backends.values().sum();
     if sum == 0 {
         return Ok(());
     }
-    counts.sort();
-    for (name, count) in counts {
-        writeln!(
-            out,
-            "{what} {name:<24} {count:>10} {:>6.2} %",
-            count as f64 * 100.0 / sum as f64
-        )?;
+    writeln!(out, "{:<32}{:>10}{:>10}", "backend", "answers", "share")?;
+    for (name, &count) in &total.backends {
+        let share = count as f64 * 100.0 / sum as f64;
+        writeln!(out, "{:<32}{count:>10}{share:>8.2} %", printable(name))?;
     }
     writeln!(out)
+}
+
+fn write_targets<'a>(
+    out: &mut String,
+    targets: impl Iterator<Item = (&'a str, &'a TargetTally)>,
+) -> std::fmt::Result {
+    let mut targets = targets.peekable();
+    if targets.peek().is_none() {
+        return Ok(());
+    }
+    write!(out, "{:<32}", "target")?;
+    for column in ["requests", "errors", "p50", "p90", "p99", "max"] {
+        write!(out, "{column:>10}")?;
+    }
+    writeln!(out)?;
+    for (url, target) in targets {
+        write!(out, "{url:<32}{:>10}{:>10}", target.requests, target.errors)?;
+        for quantile in [0.50, 0.90, 0.99, 1.0] {
+            write!(out, "{:>10}", span(quantile_of(&target.response, quantile)))?;
+        }
+        writeln!(out)?;
+    }
+    writeln!(out)
+}
+
+/// A stranger's text on a terminal.
+fn printable(text: &str) -> String {
+    text.replace(char::is_control, "?")
+}
+
+fn counted(count: impl TryInto<u64>, what: &str) -> String {
+    let count = count.try_into().unwrap_or(u64::MAX);
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
 }
 
 fn or_none(parts: &[String]) -> String {
@@ -177,21 +230,14 @@ fn or_none(parts: &[String]) -> String {
     }
 }
 
-pub(super) fn value(histogram: &Histogram<u64>, quantile: f64) -> u64 {
-    if histogram.is_empty() {
-        return 0;
-    }
-    histogram.value_at_quantile(quantile).min(histogram.max())
-}
-
 /// Nanoseconds for people.
 pub(super) fn span(nanos: u64) -> String {
     let time = Duration::from_nanos(nanos);
     match nanos {
         0 => "-".to_owned(),
-        ..1_000 => format!("{nanos} ns"),
-        ..1_000_000 => format!("{:.1} µs", nanos as f64 / 1e3),
-        ..1_000_000_000 => format!("{:.2} ms", nanos as f64 / 1e6),
+        1..1_000 => format!("{nanos} ns"),
+        1_000..1_000_000 => format!("{:.1} µs", nanos as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.2} ms", nanos as f64 / 1e6),
         _ => format!("{:.2} s", time.as_secs_f64()),
     }
 }
