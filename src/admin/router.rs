@@ -189,7 +189,13 @@ async fn admitted(
         }
         Resource::Explain => {
             let asked = Asked::read(request.uri().query().unwrap_or_default(), decoded)?;
-            (state.explain)(&asked).map(|value| json(StatusCode::OK, &value))
+            // In a large pool it may take a while, and this thread has others to answer.
+            let state = state.clone();
+            let told = tokio::task::spawn_blocking(move || (state.explain)(&asked)).await;
+            let failed = |error: tokio::task::JoinError| {
+                Refused::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+            };
+            told.map_err(failed)?.map(|value| json(StatusCode::OK, &value))
         }
         Resource::Backends(pool) => backends(state, pool.as_deref()),
         Resource::Backend { pool, name } => {

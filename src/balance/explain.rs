@@ -4,14 +4,40 @@
 //! and draws nothing: where `pick` draws, it gives probabilities. `tests/explain.rs` holds the two together: what explains
 //! itself as certain is what the next pick does, and 10,000 draws come out as foretold.
 
+use std::cell::Cell;
+
 use super::pick::Pick;
 
-/// Choices that are followed where one may be turned down and made anew; beyond, what is left is spread as if nobody else
-/// was turned down.
-const FOLLOWED_MAX: u32 = 400;
+/// Looks at backends that one explanation may spend on choices that are turned down and made anew: some tenths of a second.
+const LOOKS_MAX: usize = 1_000_000;
 
 /// A chance smaller than this is not followed on its own.
 const SMALL: f64 = 1e-4;
+
+/// What is left of [`LOOKS_MAX`], over all that is turned down within what is turned down. When it is spent, what is left is
+/// spread as if nobody else was turned down.
+#[derive(Debug)]
+pub struct Effort {
+    left: Cell<usize>,
+    /// Looks that one choice takes.
+    choice: usize,
+}
+
+impl Effort {
+    pub fn new(choice: usize) -> Self {
+        Effort {
+            left: Cell::new(LOOKS_MAX),
+            choice,
+        }
+    }
+
+    /// Whether one more choice may be followed.
+    fn spend(&self) -> bool {
+        let left = self.left.get().checked_sub(self.choice);
+        self.left.set(left.unwrap_or(0));
+        left.is_some()
+    }
+}
 
 /// What a strategy goes by.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,6 +84,15 @@ impl Outlook {
     /// The one that is certain to be chosen.
     pub fn certain(&self) -> Option<usize> {
         self.seats.iter().position(|seat| seat.chance > 1.0 - 1e-9)
+    }
+
+    /// No backend is asked.
+    pub fn answered_by_weir(&mut self, how: &str) {
+        how.clone_into(&mut self.how);
+        for seat in &mut self.seats {
+            seat.chance = 0.0;
+            seat.why = "no backend is asked";
+        }
     }
 
     pub(super) fn replace_chances(&mut self, chances: &[f64]) {
@@ -161,6 +196,7 @@ pub(super) fn lightest<T: PartialOrd + Copy>(loads: &[(usize, T)]) -> Vec<usize>
 
 /// A choice that may be turned down, and is then made again among the others.
 pub(super) struct Again<'a> {
+    pub effort: &'a Effort,
     /// Choices that may be turned down one after the other.
     pub tries: usize,
     /// The chances of everybody, when these were tried.
@@ -175,8 +211,7 @@ impl Again<'_> {
     /// Everybody's chances in the end. `first` are those of the first choice.
     pub fn settle(mut self, tried: &[u16], first: &[f64]) -> Vec<f64> {
         let mut out = vec![0.0; first.len()];
-        let mut left = FOLLOWED_MAX;
-        self.follow(&mut tried.to_vec(), None, 1, (1.0, first), &mut left, &mut out);
+        self.follow(&mut tried.to_vec(), None, 1, (1.0, first), &mut out);
         out
     }
 
@@ -186,7 +221,6 @@ impl Again<'_> {
         first: Option<usize>,
         level: usize,
         (mass, chances): (f64, &[f64]),
-        left: &mut u32,
         out: &mut [f64],
     ) {
         let give = |index: Option<usize>, mass: f64, out: &mut [f64]| {
@@ -209,13 +243,12 @@ impl Again<'_> {
             }
             if level >= self.tries {
                 give((self.last)(first), refused, out);
-            } else if *left == 0 || refused < SMALL {
+            } else if refused < SMALL || !self.effort.spend() {
                 loose += refused;
             } else if let Ok(position) = u16::try_from(index) {
-                *left -= 1;
                 tried.push(position);
                 let others = (self.choose)(tried);
-                self.follow(tried, first, level + 1, (refused, &others), left, out);
+                self.follow(tried, first, level + 1, (refused, &others), out);
                 tried.pop();
             }
         }
@@ -251,7 +284,9 @@ mod tests {
                 .map(|index| if is_left(index) { 1.0 / count } else { 0.0 })
                 .collect()
         };
+        let effort = Effort::new(4);
         let again = Again {
+            effort: &effort,
             tries: 4,
             choose: &mut alike,
             refusal: &|index| if index < 2 { 1.0 } else { 0.0 },
@@ -261,6 +296,7 @@ mod tests {
         assert!((chances[2] - 0.5).abs() < 1e-9 && (chances[3] - 0.5).abs() < 1e-9, "{chances:?}");
         // Nobody takes it: it falls to whom `last` names.
         let again = Again {
+            effort: &effort,
             tries: 2,
             choose: &mut alike,
             refusal: &|_| 1.0,
@@ -268,5 +304,27 @@ mod tests {
         };
         let chances = again.settle(&[], &[1.0, 0.0, 0.0, 0.0]);
         assert_eq!(chances, [1.0, 0.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn what_is_too_much_to_follow_is_spread() {
+        let mut asked = 0;
+        let mut alike = |tried: &[u16]| -> Vec<f64> {
+            asked += 1;
+            let is_left = |index: u16| !tried.contains(&index);
+            let count = (0..12).filter(|&index| is_left(index)).count() as f64;
+            (0..12).map(|index| f64::from(u8::from(is_left(index))) / count).collect()
+        };
+        let effort = Effort::new(LOOKS_MAX / 100);
+        let again = Again {
+            effort: &effort,
+            tries: 12,
+            choose: &mut alike,
+            refusal: &|index| if index < 10 { 1.0 } else { 0.0 },
+            last: &|_| None,
+        };
+        let chances = again.settle(&[], &[1.0 / 12.0; 12]);
+        assert!((chances[10] - 0.5).abs() < 1e-9 && (chances[11] - 0.5).abs() < 1e-9, "{chances:?}");
+        assert_eq!(asked, 100);
     }
 }

@@ -46,9 +46,10 @@ impl Bound {
         })
     }
 
-    /// As [`Self::is_full`] for somebody who explains: keeps nothing.
-    pub fn explain_full(&self, index: usize, pick: &Pick<'_>) -> bool {
-        self.max_load >= 1.0 && self.is_over(index, pick, || self.last_sum(pick).unwrap_or_else(|| total(pick)))
+    /// As [`Self::is_full`] for somebody who explains: keeps nothing for other picks.
+    pub fn explain_full(&self, index: usize, pick: &Pick<'_>, per_weight: &mut Option<f64>) -> bool {
+        let sum = || self.last_sum(pick).unwrap_or_else(|| total(pick));
+        self.max_load >= 1.0 && self.is_over(index, pick, || *per_weight.get_or_insert_with(sum))
     }
 
     /// The bound, for people; empty without one.

@@ -159,13 +159,18 @@ pub(super) fn start(pick: &Pick<'_>, limit: usize, random: &mut fastrand::Rng) -
     }
 }
 
-/// Where windows of so many may begin, each with the same probability.
-pub(super) fn starts(pick: &Pick<'_>, limit: usize) -> usize {
-    if pick.members.len() <= limit {
-        1
-    } else {
-        pick.members.len()
-    }
+/// Where windows of so many may begin in a pool, each with the same probability.
+pub(super) fn starts(members: usize, limit: usize) -> usize {
+    if members <= limit { 1 } else { members }
+}
+
+/// Looks at backends that explaining one choice takes, from windows of so many.
+pub(super) fn window_looks(members: usize, limit: usize) -> usize {
+    starts(members, limit) * members.min(limit) * Band::widths().count()
+}
+
+pub(super) fn looks(members: usize) -> usize {
+    window_looks(members, WINDOW)
 }
 
 /// What one window of a pick holds: loads, what `survey` makes of them, and who would be asked because nobody has for long.
@@ -257,7 +262,7 @@ impl LeastResponse {
              one, or one that nobody has asked for long",
         );
         explain_figures(&mut outlook, pick, |member| pick.load_of(member));
-        let starts = starts(pick, WINDOW);
+        let starts = starts(pick.members.len(), WINDOW);
         for start in 0..starts {
             let mut chance = 1.0 / starts as f64;
             let (loads, survey, forgotten) =

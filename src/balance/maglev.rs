@@ -82,7 +82,7 @@ impl Maglev {
                 self.bound.words()
             ),
         );
-        let mut chosen = None;
+        let (mut chosen, mut per_weight) = (None, None);
         let mut place = key;
         for attempt in 1..=MAX_TRIES {
             let Some(&owner) = self.slots.get((place % SLOTS) as usize) else {
@@ -94,7 +94,7 @@ impl Maglev {
                 outlook.figure(index, "look", Figure::Count(attempt));
             }
             if chosen.is_none() && pick.candidates.contains(index) {
-                if self.bound.explain_full(index, pick) {
+                if self.bound.explain_full(index, pick, &mut per_weight) {
                     outlook.say(index, "passed over: it has more than max_load allows in flight");
                 } else {
                     chosen = Some(index);
@@ -102,7 +102,7 @@ impl Maglev {
             }
             place = mix(key ^ attempt);
         }
-        let full = |at| self.bound.explain_full(at, pick);
+        let full = |at| self.bound.explain_full(at, pick, &mut per_weight);
         let chosen = chosen.or_else(|| rendezvous(key, &self.identities, pick.members, &pick.candidates, full));
         outlook.settle_key(pick, chosen)
     }

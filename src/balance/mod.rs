@@ -40,7 +40,7 @@ mod testing;
 mod tests;
 pub mod weighted_round_robin;
 
-use explain::{Again, Outlook};
+use explain::{Again, Effort, Outlook};
 use failover::Failover;
 use least_conn::LeastConn;
 use least_response::LeastResponse;
@@ -133,14 +133,24 @@ impl Strategy {
         }
     }
 
+    /// What one explanation of this strategy may take, in a pool of so many.
+    pub fn effort(&self, members: usize) -> Effort {
+        Effort::new(match self {
+            Strategy::LeastResponse(_) => least_response::looks(members),
+            Strategy::Prequal(_) => prequal::looks(members),
+            _ => members,
+        })
+    }
+
     /// What [`Self::pick`] would come to now, without doing it. For people.
-    pub fn explain(&self, pick: &Pick<'_>) -> Outlook {
+    pub fn explain(&self, pick: &Pick<'_>, effort: &Effort) -> Outlook {
         let mut outlook = self.explain_choice(pick);
         if pick.slow_start.is_none() || self.knows_ramps() || pick.candidates.tried().len() > RAMP_TRIED {
             return outlook;
         }
         let by_key = pick.key.map(ramp_draw);
         let again = Again {
+            effort,
             tries: RAMP_TRIES,
             choose: &mut |tried| {
                 let others = Pick {

@@ -24,6 +24,7 @@ use super::draw::{Lightest, Weights, window};
 use super::explain::{Outlook, lightest};
 use super::least_response::{
     Band, Survey, TRICKLE, WHY, explain_figures, explain_window, forgotten, is_trickle, start, starts,
+    window_looks,
 };
 use super::liveness::Candidates;
 use super::pick::{Local, Member, Pick};
@@ -447,7 +448,7 @@ impl Prequal {
         };
         let mut outlook = Outlook::new(pick, how);
         explain_figures(&mut outlook, pick, Member::load);
-        let starts = starts(pick, POOL);
+        let starts = starts(pick.members.len(), POOL);
         for start in 0..starts {
             let mut chance = 1.0 / starts as f64;
             let (loads, survey, forgotten) = explain_window(pick, start, POOL, Member::load);
@@ -475,6 +476,11 @@ impl Prequal {
         }
         outlook.because(pick, WHY)
     }
+}
+
+/// Looks at backends that explaining one choice takes.
+pub(super) fn looks(members: usize) -> usize {
+    window_looks(members, POOL)
 }
 
 /// Of those that are cold by weir's own counts the one with the least load, latencies beyond the band counted.

@@ -117,7 +117,7 @@ impl Ring {
                 self.bound.words()
             ),
         );
-        let mut chosen = None;
+        let (mut chosen, mut per_weight) = (None, None);
         let onward = self.points.get(self.first(place)..).unwrap_or_default();
         for (step, &point) in onward.iter().chain(&self.points).take(MAX_STEPS).enumerate() {
             if fold((point & !OWNER) ^ place) >> (64 - STAY_BITS) != 0 {
@@ -129,14 +129,14 @@ impl Ring {
                 outlook.figure(index, "steps", Figure::Count(step as u64));
             }
             if chosen.is_none() && pick.candidates.contains(index) {
-                if self.bound.explain_full(index, pick) {
+                if self.bound.explain_full(index, pick, &mut per_weight) {
                     outlook.say(index, "passed over: it has more than max_load allows in flight");
                 } else {
                     chosen = Some(index);
                 }
             }
         }
-        let full = |at| self.bound.explain_full(at, pick);
+        let full = |at| self.bound.explain_full(at, pick, &mut per_weight);
         let chosen =
             chosen.or_else(|| rendezvous(place, &self.identities, pick.members, &pick.candidates, full));
         outlook.settle_key(pick, chosen)

@@ -135,6 +135,7 @@ fn table(told: &Value) -> String {
     lines.push(match told["chosen"].as_str() {
         Some(name) => format!("it goes to {name}"),
         None if told["random"] == true => "it is drawn, by the chances below".to_owned(),
+        None if told["decided_by"] == "weir" => "no backend is asked".to_owned(),
         None if told["waits"] == true => "all are full: it waits for a slot".to_owned(),
         None => "nobody may be chosen: 503 no_backend".to_owned(),
     });

@@ -9,10 +9,12 @@ use crate::admin::{Asked, Condition, Refused};
 use crate::balance::explain::Figure;
 use crate::balance::pool::{Ask, Explanation};
 use crate::config::{hash_key_name, strategy_name};
-use crate::http1::RequestHead;
+use crate::config::model::HashKey;
+use crate::http1::{BodyLength, RequestHead};
 use crate::limits::{address, cookie};
 use crate::log;
 use crate::proxy::key;
+use crate::reason::Reason;
 use crate::snapshot::Snapshot;
 
 /// What would be chosen for `asked` now.
@@ -31,9 +33,18 @@ pub fn explain(snapshot: &Snapshot, asked: &Asked) -> Result<Value, Refused> {
     }
     let config = &snapshot.config;
     let pool = &snapshot.pool;
+    if let (BodyLength::Length(length), Some(max)) = (head.body(), config.http.max_body_bytes)
+        && length > max
+    {
+        let word = Reason::BodyTooLarge.word();
+        return Err(refused(format!(
+            "weir would refuse that request: http.max_body_bytes is {max} ({word})"
+        )));
+    }
+    let internal = snapshot.internal_for(&head, &bytes, asked.client).is_some();
     let client = address::identify(&head, &bytes, asked.client, &config.server.trusted_proxies).client;
     let key = match &asked.key {
-        Some(key) => Some(key::hash(key.as_bytes())),
+        Some(key) => key_of(&config.strategy.key, key)?,
         None => key::request_key(&config.strategy.key, &head, &bytes, client),
     }
     .filter(|_| pool.balance.settings().hashes());
@@ -48,7 +59,10 @@ pub fn explain(snapshot: &Snapshot, asked: &Asked) -> Result<Value, Refused> {
         tried: &[],
         may_try,
     };
-    let explanation = pool.balance.explain(&ask, config.limits.max_inflight);
+    let mut explanation = pool.balance.explain(&ask, config.limits.max_inflight);
+    if internal {
+        explanation.outlook.answered_by_weir("metrics.path: weir answers this request itself");
+    }
     let name = |index: usize| pool.backends.get(index).map(|backend| backend.name.clone());
     let chosen = explanation.outlook.certain();
     let chances = explanation.outlook.chances();
@@ -77,17 +91,29 @@ pub fn explain(snapshot: &Snapshot, asked: &Asked) -> Result<Value, Refused> {
         "of": pool.backends.len(),
         "rule": explanation.rule,
         "panic": pool.balance.is_panicking(),
-        "decided_by": explanation.by.word(),
+        "decided_by": if internal { "weir" } else { explanation.by.word() },
         "how": explanation.outlook.how,
         "chosen": chosen.and_then(name),
         "random": chosen.is_none() && chances.iter().any(|chance| *chance > 0.0),
-        "waits": chances.iter().sum::<f64>() < 1e-9 && pool.eligible() > 0,
+        "waits": chances.iter().sum::<f64>() < 1e-9 && pool.eligible() > 0 && !internal,
         "backends": rows(snapshot, &explanation, &clocks),
     }))
 }
 
 fn refused(message: String) -> Refused {
     Refused::new(StatusCode::BAD_REQUEST, message)
+}
+
+/// What a request is known by whose key, as `by` finds it, is `text`; none: it has none.
+fn key_of(by: &HashKey, text: &str) -> Result<Option<u64>, Refused> {
+    match by {
+        HashKey::Ip => {
+            let client = text.parse();
+            let client = client.map_err(|_| refused(format!("key={text}: strategy.key is \"ip\", and that is none")))?;
+            Ok(key::request_key(by, &RequestHead::new(), b"", Some(client)))
+        }
+        _ => Ok((!text.is_empty()).then(|| key::hash(text.as_bytes()))),
+    }
 }
 
 fn hex(hash: u64) -> String {
@@ -140,7 +166,7 @@ fn rows(snapshot: &Snapshot, explanation: &Explanation, clocks: &Clocks) -> Vec<
                 "since": log::timestamp(clocks.moment(since)),
                 "why": why.phrase(),
                 "eligible": standing.eligible,
-                "standing": standing.why,
+                "standing": standing.words(),
                 "until": standing.until.map(|until| log::timestamp(clocks.moment(until))),
                 "weight": settings.weight,
                 "priority": settings.priority,
@@ -149,7 +175,7 @@ fn rows(snapshot: &Snapshot, explanation: &Explanation, clocks: &Clocks) -> Vec<
                 "ramp": pool.balance.ramp(index, clocks.coarse),
                 "chance": seat.chance,
                 "sees": sees,
-                "because": if seat.why.is_empty() { standing.why } else { seat.why },
+                "because": if seat.why.is_empty() { standing.words() } else { seat.why.to_owned() },
             })
         })
         .collect()

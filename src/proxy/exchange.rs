@@ -147,7 +147,8 @@ impl<'a> Exchange<'a> {
     /// Serves the request; see [`After`] for what becomes of the client connection.
     pub async fn run(&mut self) -> After {
         let view = self.view;
-        if let Some(internal) = view.internal.as_ref().filter(|_| self.asks_for_metrics()) {
+        let bytes = self.request.inbound.buffer.filled();
+        if let Some(internal) = view.internal_for(&self.request.head.request, bytes, self.client.peer) {
             self.counted = false;
             internal.shared.begin(clock::now());
             self.placed = Some(Placed::new(None, internal, None, None));
@@ -182,24 +183,6 @@ impl<'a> Exchange<'a> {
                 Err(reason) => return Box::pin(self.answer(reason)).await,
             }
         }
-    }
-
-    /// Whether weir itself answers: `metrics.path`, asked for by an allowed peer that speaks for nobody else.
-    fn asks_for_metrics(&self) -> bool {
-        let metrics = &self.view.config.metrics;
-        let Some(path) = &metrics.path else {
-            return false;
-        };
-        let head = &self.request.head.request;
-        let asked = head.path(self.request.inbound.buffer.filled());
-        let asked = asked.split(|&byte| byte == b'?').next().unwrap_or_default();
-        asked == path.as_bytes()
-            && matches!(head.method(), Method::Get | Method::Head)
-            && !head.has_forwarding_fields()
-            && self
-                .client
-                .peer
-                .is_some_and(|peer| metrics.allow.iter().any(|network| network.contains(&peer)))
     }
 
     /// Whether the request may be repeated although a backend may have seen it: by its method, and by what is kept of its

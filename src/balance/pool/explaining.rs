@@ -7,7 +7,8 @@ use super::picking::REPICKS_MAX;
 use super::precedence::{UNWELL, is_ejection_on_trial};
 use super::{Ask, Pool};
 use crate::balance::breaker;
-use crate::balance::explain::{Again, Outlook, Seat};
+use crate::balance::ejection::EjectReason;
+use crate::balance::explain::{Again, Effort, Outlook};
 use crate::balance::liveness::Candidates;
 use crate::balance::shared::Flag;
 use crate::balance::tried::TRIED_MAX;
@@ -54,23 +55,48 @@ pub struct Standing {
     pub eligible: bool,
     /// Why not, or why although it is not well; empty for who is well.
     pub why: &'static str,
+    /// What ejected it, if that is why.
+    pub ejected_for: Option<EjectReason>,
     /// Until when that is so at least, if that is known.
     pub until: Option<Millis>,
 }
 
+impl Standing {
+    /// Why not, in full.
+    pub fn words(&self) -> String {
+        match self.ejected_for {
+            Some(reason) => format!("{}: {}", self.why, reason.word()),
+            None => self.why.to_owned(),
+        }
+    }
+}
+
+const EJECTED: &str = "ejected for what its traffic showed";
+const BROKEN: &str = "its breaker is open";
+const FULL: &str = "it is full (limits.max_inflight)";
+
 impl Pool {
     /// What `ask` would come to where a backend has room for `max_in_flight` attempts; none: for any number.
     pub fn explain(&self, ask: &Ask<'_>, max_in_flight: Option<u32>) -> Explanation {
-        let (by, mut outlook) = self.explain_pick(ask);
+        let effort = self.strategy.effort(self.members.len());
+        let (mut by, mut outlook) = self.explain_pick(ask, &effort);
+        let mut unstuck = ask.sticky.filter(|_| by != By::Sticky).map(|index| self.why_unstuck(index, ask));
         let has_room = |index: usize| {
             let member = self.members.get(index);
             max_in_flight.is_none_or(|max| member.is_some_and(|member| member.shared.in_flight() < max))
         };
-        let is_full = |seat: (usize, &Seat)| seat.1.chance > 0.0 && !has_room(seat.0);
-        if outlook.seats.iter().enumerate().any(is_full) {
+        let first = outlook.chances();
+        if (0..first.len()).any(|index| first[index] > 0.0 && !has_room(index)) {
+            // What falls to the next in line may be decided by another.
+            let mut then = None;
             let again = Again {
+                effort: &effort,
                 tries: TRIED_MAX - ask.tried.len().min(TRIED_MAX - 1),
-                choose: &mut |tried| self.explain_pick(&Ask { tried, ..*ask }).1.chances(),
+                choose: &mut |tried| {
+                    let (by, outlook) = self.explain_pick(&Ask { tried, ..*ask }, &effort);
+                    then = (by != By::Nobody).then_some(by).or(then);
+                    outlook.chances()
+                },
                 refusal: &|index| f64::from(u8::from(!has_room(index))),
                 last: &|_| {
                     Candidates::new(&self.eligible, ask.tried)
@@ -78,21 +104,32 @@ impl Pool {
                         .find(|&index| has_room(index) && self.would_admit(index, ask))
                 },
             };
-            let chances = again.settle(ask.tried, &outlook.chances());
+            let anybody = Candidates::new(&self.eligible, ask.tried).iter().any(has_room);
+            let chances = if anybody {
+                again.settle(ask.tried, &first)
+            } else {
+                vec![0.0; first.len()]
+            };
+            if by == By::Sticky {
+                unstuck = Some(FULL);
+            }
+            if matches!(by, By::Sticky | By::Trial) {
+                by = then.unwrap_or(By::Strategy);
+                outlook.how.push_str(", but it is full");
+            }
             for index in 0..self.members.len() {
-                if !has_room(index) {
-                    outlook.say(index, "it is full (limits.max_inflight)");
+                if !has_room(index) && (first[index] > 0.0 || self.eligible.get(index)) {
+                    outlook.say(index, FULL);
                 } else if chances[index] > outlook.seats[index].chance {
                     outlook.say(index, "chosen where another one is full");
                 }
             }
             outlook.replace_chances(&chances);
         }
-        let stuck = ask.sticky.filter(|_| by != By::Sticky);
         Explanation {
             by,
             outlook,
-            unstuck: stuck.map(|index| self.why_unstuck(index, ask)),
+            unstuck,
             rule: self.rule_words(),
         }
     }
@@ -104,6 +141,7 @@ impl Pool {
             return Standing {
                 eligible: false,
                 why: "it is not there",
+                ejected_for: None,
                 until: None,
             };
         };
@@ -117,8 +155,8 @@ impl Pool {
             ),
             (shared.has(Flag::Dead), "nobody listens there"),
             (shared.has(Flag::ProbeDown), "its probes say down"),
-            (shared.has(Flag::Ejected), "ejected for what its traffic showed"),
-            (shared.has(Flag::Broken), "its breaker is open"),
+            (shared.has(Flag::Ejected), EJECTED),
+            (shared.has(Flag::Broken), BROKEN),
             (
                 shared.has(Flag::OnTrial) && eligible,
                 "on trial: a request that may be sent again goes there first",
@@ -131,17 +169,18 @@ impl Pool {
             (member.backup, "a backup: too few of the others are well"),
         ];
         let first = reasons.into_iter().find(|(holds, _)| *holds);
-        let until = if shared.has(Flag::Ejected) {
-            shared.ejection.until()
-        } else {
-            let settings = self.settings.breaker.as_ref();
-            settings
-                .filter(|_| shared.breaker.state() == breaker::State::Open)
-                .map(|settings| shared.breaker.since() + settings.reset_timeout)
+        let why = first.map_or("", |(_, why)| why);
+        let until = match (why, &self.settings.breaker) {
+            (EJECTED, _) => shared.ejection.until(),
+            (BROKEN, Some(settings)) if shared.breaker.state() == breaker::State::Open => {
+                Some(shared.breaker.since() + settings.reset_timeout)
+            }
+            _ => None,
         };
         Standing {
             eligible,
-            why: first.map_or("", |(_, why)| why),
+            why,
+            ejected_for: shared.ejection.reason().filter(|_| why == EJECTED),
             until,
         }
     }
@@ -159,7 +198,7 @@ impl Pool {
     }
 
     /// [`Pool::pick`] as an outlook.
-    fn explain_pick(&self, ask: &Ask<'_>) -> (By, Outlook) {
+    fn explain_pick(&self, ask: &Ask<'_>, effort: &Effort) -> (By, Outlook) {
         let scene = self.scene(ask);
         if let Some(index) = ask.sticky.filter(|&index| self.would_stick(index, ask)) {
             let mut outlook = Outlook::new(&scene, "the request's cookie names its backend");
@@ -176,7 +215,7 @@ impl Pool {
             outlook.say(index, "it is on trial and has a place free");
             return (By::Trial, outlook.because(&scene, ["", "", "another one is on trial"]));
         }
-        let mut outlook = self.strategy.explain(&scene);
+        let mut outlook = self.strategy.explain(&scene, effort);
         let turned_down = |index: usize| {
             let member = self.members.get(index);
             let doubtful = member.is_some_and(|member| member.shared.is_doubtful(ask.now));
@@ -202,8 +241,12 @@ impl Pool {
                 ..*ask
             };
             let again = Again {
+                effort,
                 tries: 1 + REPICKS_MAX,
-                choose: &mut |tried| self.strategy.explain(&self.scene(&Ask { tried, ..*ask })).chances(),
+                choose: &mut |tried| {
+                    let others = Ask { tried, ..*ask };
+                    self.strategy.explain(&self.scene(&others), effort).chances()
+                },
                 refusal: &|index| f64::from(u8::from(turned_down(index))),
                 last: &|_| {
                     Candidates::new(&self.eligible, ask.tried)

@@ -22,7 +22,7 @@ const PICKS: usize = 10_000;
 fn explain(bench: &mut Bench, strategy: &Strategy) -> Outlook {
     let mut found = None;
     bench.pick(|pick, _| {
-        found = Some(strategy.explain(pick));
+        found = Some(strategy.explain(pick, &strategy.effort(pick.members.len())));
         None
     });
     found.expect("an outlook")
@@ -307,11 +307,39 @@ fn an_ejection_says_until_when() {
     let fixture = Fixture::new(&[1; 3], random);
     let shared = &fixture.pool.members()[1].shared;
     shared.ejection.eject(fixture.now, Duration::from_secs(30));
+    shared.ejection.set_reason(EjectReason::Latency);
     shared.set(Flag::Ejected, true);
     fixture.pool.publish(&mut |_| {});
     let standing = fixture.pool.standing(1);
-    assert_eq!(standing.why, "ejected for what its traffic showed");
+    assert_eq!(standing.words(), "ejected for what its traffic showed: latency");
     assert_eq!(standing.until, Some(fixture.now + Duration::from_secs(30)));
+    // Maintenance comes first, and ends when somebody ends it.
+    fixture.set(1, Flag::Maintenance);
+    let standing = fixture.pool.standing(1);
+    assert_eq!(standing.words(), "the operator has it in maintenance");
+    assert_eq!(standing.until, None);
+}
+
+#[test]
+fn an_open_breaker_says_until_when() {
+    let mut fixture = Fixture::new(&[1; 3], |config| {
+        random(config);
+        config.outlier.consecutive_gateway = None;
+    });
+    let ask = fixture.ask();
+    let threshold = Config::default().circuit_breaker.failure_threshold;
+    let mut failures = 0;
+    while failures < threshold {
+        let choice = fixture.pool.pick(&ask, &mut fixture.local).expect("a backend");
+        let outcome = if choice.index == 1 { Outcome::Reset } else { Outcome::Nothing };
+        failures += u32::from(choice.index == 1);
+        fixture.pool.settle(choice, outcome, Duration::ZERO, fixture.now, &mut |_| {});
+    }
+    let standing = fixture.pool.standing(1);
+    assert_eq!((standing.eligible, &*standing.words()), (false, "its breaker is open"));
+    let reset = Config::default().circuit_breaker.reset_timeout;
+    assert_eq!(standing.until, Some(fixture.now + reset));
+    assert_eq!(fixture.agrees(&ask).outlook.seats[1].chance, 0.0);
 }
 
 #[test]
@@ -372,10 +400,49 @@ fn who_is_full_is_passed_over_and_if_all_are_the_request_waits() {
     let chances = explained.outlook.chances();
     assert!((chances[0] - 1.0 / 3.0).abs() < 1e-9 && chances[2] == 0.0, "{chances:?}");
     assert_eq!(explained.outlook.seats[2].why, "it is full (limits.max_inflight)");
+    // A full one that the cookie names is left for what the strategy says.
+    let sticky = Ask {
+        sticky: Some(2),
+        ..fixture.ask()
+    };
+    let explained = fixture.pool.explain(&sticky, Some(1));
+    assert_eq!(explained.by, By::Strategy);
+    assert_eq!(explained.unstuck, Some("it is full (limits.max_inflight)"));
+    assert!((explained.outlook.chances()[0] - 1.0 / 3.0).abs() < 1e-9);
     (0..2).for_each(begin);
     let explained = fixture.pool.explain(&fixture.ask(), Some(1));
     assert_eq!(explained.outlook.chances(), [0.0; 3]);
     assert_eq!(explained.by, By::Strategy);
+}
+
+/// 4,096 backends of which a third ramps up, nearly all full, and a request that could not be sent again: choices within choices.
+#[test]
+fn the_largest_pool_in_the_worst_state_is_explained_in_bounded_time() {
+    for kind in KINDS {
+        let fixture = Fixture::new(&[1; 4_096], |config| {
+            config.strategy.kind = kind;
+            config.strategy.slow_start = Duration::from_secs(10);
+        });
+        for (index, member) in fixture.pool.members().iter().enumerate().skip(1) {
+            if index % 3 == 0 {
+                fixture.pool.begin_ramp(index, fixture.now);
+            }
+            member.shared.begin(fixture.now);
+            member.shared.doubt(fixture.now + Duration::from_secs(1));
+        }
+        let ask = Ask {
+            may_try: false,
+            key: Some(7),
+            ..fixture.ask()
+        };
+        let began = std::time::Instant::now();
+        let explained = fixture.pool.explain(&ask, Some(1));
+        let took = began.elapsed();
+        let sum: f64 = explained.outlook.chances().iter().sum();
+        assert!((sum - 1.0).abs() < 1e-6, "{kind:?}: {sum}");
+        println!("{kind:?}: {took:?}");
+        assert!(took < Duration::from_secs(20), "{kind:?}: {took:?}");
+    }
 }
 
 #[test]
