@@ -1,7 +1,7 @@
 //! What happened lately, for people: the last thousand events with their numbers.
 //!
 //! Workers, the health thread and the control thread push into a bounded queue that nobody waits for; whoever asks drains
-//! it into the list. A queue that overflows loses its oldest, and the numbers show the gap.
+//! it into the list and numbers what it finds. A queue that overflows loses its oldest, and the numbers show the gap.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,70 +38,129 @@ pub enum Tone {
     Neutral,
 }
 
+#[derive(Debug)]
 struct Events {
     queue: ArrayQueue<Event>,
-    next: AtomicU64,
-    kept: Mutex<VecDeque<Event>>,
+    /// Events that found no place and were not numbered yet.
+    lost: AtomicU64,
+    /// Taken by who asks, never by who tells.
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    events: VecDeque<Event>,
+    /// The last number that was given.
+    last: u64,
 }
 
 fn events() -> &'static Events {
     static EVENTS: OnceLock<Events> = OnceLock::new();
-    EVENTS.get_or_init(|| Events {
-        queue: ArrayQueue::new(QUEUED),
-        next: AtomicU64::new(1),
-        kept: Mutex::default(),
-    })
+    EVENTS.get_or_init(Events::new)
 }
 
 /// Notes that something happened. Never waits; to be called for what is rare.
 pub fn note(tone: Tone, backend: &str, text: impl Into<String>) {
-    let events = events();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    events.queue.force_push(Event {
-        number: events.next.fetch_add(1, Ordering::Relaxed),
-        at: now.as_millis() as u64,
-        tone,
-        backend: backend.to_owned(),
-        text: text.into(),
-    });
+    events().note(tone, backend, text.into());
 }
 
 /// Those after number `after`, oldest first. For the control thread.
 pub fn after(after: u64) -> Vec<Event> {
-    let events = events();
-    let mut kept = events.kept.lock().unwrap_or_else(PoisonError::into_inner);
-    while let Some(event) = events.queue.pop() {
-        if kept.len() == KEPT {
-            kept.pop_front();
+    events().after(after)
+}
+
+impl Events {
+    fn new() -> Events {
+        Events {
+            queue: ArrayQueue::new(QUEUED),
+            lost: AtomicU64::new(0),
+            kept: Mutex::default(),
         }
-        kept.push_back(event);
     }
-    kept.iter()
-        .filter(|event| event.number > after)
-        .cloned()
-        .collect()
+
+    fn note(&self, tone: Tone, backend: &str, text: String) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let event = Event {
+            number: 0,
+            at: now.as_millis() as u64,
+            tone,
+            backend: backend.to_owned(),
+            text,
+        };
+        if self.queue.force_push(event).is_some() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn after(&self, after: u64) -> Vec<Event> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        // Numbered here and not where they are noted: two threads could put theirs in the other order than they counted.
+        kept.last += self.lost.swap(0, Ordering::Relaxed);
+        // No more than there can be: a thread that goes on telling does not keep this one here.
+        for _ in 0..QUEUED {
+            let Some(mut event) = self.queue.pop() else {
+                break;
+            };
+            kept.last += 1;
+            event.number = kept.last;
+            if kept.events.len() == KEPT {
+                kept.events.pop_front();
+            }
+            kept.events.push_back(event);
+        }
+        let found = kept.events.iter().filter(|event| event.number > after);
+        found.cloned().collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
 
     #[test]
-    fn the_last_ones_are_kept_in_order() {
-        for number in 0..3_000 {
-            note(Tone::Neutral, "events-test", number.to_string());
-            if number % 500 == 0 {
-                after(0);
-            }
+    fn the_last_ones_are_kept_and_the_gap_shows() {
+        let events = Events::new();
+        for number in 0..500 {
+            events.note(Tone::Neutral, "a", number.to_string());
         }
-        let found = after(0);
-        assert!(found.len() <= KEPT);
-        assert!(found.windows(2).all(|pair| pair[0].number < pair[1].number));
-        let last = found
-            .iter()
-            .rfind(|event| event.backend == "events-test")
-            .unwrap();
-        assert_eq!(last.text, "2999");
-        assert!(after(last.number).iter().all(|event| event.number > last.number));
+        assert_eq!(events.after(0).len(), 500);
+        for number in 500..2_500 {
+            events.note(Tone::Neutral, "a", number.to_string());
+        }
+        let found = events.after(500);
+        assert_eq!(found.len(), KEPT);
+        // 976 of 2,000 found no place.
+        assert!(
+            found
+                .iter()
+                .all(|event| event.text == (event.number - 1).to_string())
+        );
+        assert_eq!(found.last().map(|event| event.number), Some(2_500));
+        assert!(events.after(2_500).is_empty());
+    }
+
+    #[test]
+    fn who_asks_while_threads_tell_misses_nothing() {
+        let events = Events::new();
+        thread::scope(|scope| {
+            for thread in 0..4 {
+                let events = &events;
+                scope.spawn(move || {
+                    for number in 0..200 {
+                        events.note(Tone::Good, &thread.to_string(), number.to_string());
+                    }
+                });
+            }
+            let (mut last, mut seen) = (0, 0);
+            while seen < 800 {
+                for event in events.after(last) {
+                    assert_eq!(event.number, last + 1);
+                    last = event.number;
+                    seen += 1;
+                }
+            }
+        });
     }
 }

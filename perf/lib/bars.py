@@ -29,6 +29,7 @@ class Bar:
 METRIC_UNITS = {
     "cpu_us": "µs CPU per request",
     "user_us": "µs user-space CPU per request",
+    "gap_us": "µs from one request to the next",
     "rss_mb": "MB RSS",
     "held_mb": "MB held (RSS and own sockets)",
     "other_calls": "system calls per request besides io_uring_enter",
@@ -124,3 +125,13 @@ def judge_variants(record):
     """The verdict on weir against itself: `perf/resilience` and `perf/access-log`."""
     bar = Bar(record["scenario"], "cpu_us", record["limit"], peer=record["base"], min_pairs=VARIANT_PAIRS)
     return judge(bar, record["runs"], record["subject"])
+
+
+# The scenario of `perf/load-compare`: at least wrk's rate, and at most its CPU time per request.
+TESTERS = "load-testers"
+TESTER_BARS = (Bar(TESTERS, "gap_us", 1.0, peer="wrk"), Bar(TESTERS, "cpu_us", 1.0, peer="wrk"))
+
+
+def judge_testers(record):
+    """The verdicts on the load tester: `perf/load-compare`."""
+    return [judge(bar, record["runs"], "weir load") for bar in TESTER_BARS]

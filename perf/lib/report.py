@@ -151,7 +151,7 @@ def load_results(path=RESULTS_JSON):
     return json.loads(Path(path).read_text()) if Path(path).exists() else {"machine": None, "scenarios": {}}
 
 
-def merge(results, machine, scenarios=None, instructions=None, variants=None):
+def merge(results, machine, scenarios=None, instructions=None, variants=None, testers=None):
     """Adds new records to the recorded ones; records of another machine are dropped, for they compare with nothing."""
     if results.get("machine") != machine:
         results = {"machine": machine, "scenarios": {}}
@@ -162,6 +162,8 @@ def merge(results, machine, scenarios=None, instructions=None, variants=None):
     if variants:
         results.setdefault("variants", {})
         results["variants"] |= variants
+    if testers:
+        results["testers"] = testers
     return results
 
 
@@ -179,8 +181,9 @@ def save(results):
 def markdown(results):
     """RESULTS.md."""
     parts = [
-        "# Results\n\nWritten by `perf/compare`, `perf/instructions`, `perf/resilience` and `perf/access-log` with `--write`; the "
-        "runs behind it are in `results.json`, what the figures mean in `README.md`. Figures are medians with (lower–upper quartile).",
+        "# Results\n\nWritten by `perf/compare`, `perf/instructions`, `perf/resilience`, `perf/access-log` and `perf/load-compare` "
+        "with `--write`; the runs behind it are in `results.json`, what the figures mean in `README.md`. Figures are medians "
+        "with (lower–upper quartile).",
         "## Machine",
         "\n".join(f"- {name}: {value}" for name, value in results["machine"].items()),
         "## Bars",
@@ -202,6 +205,8 @@ def markdown(results):
     if results.get("variants"):
         parts.append("## Variants of weir")
         parts += [variants_text(name, record) for name, record in results["variants"].items()]
+    if results.get("testers"):
+        parts += ["## The load tester", testers_text(results["testers"])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -245,5 +250,28 @@ def variants_text(name, record, level="###"):
             "\n".join(f"- {note}" for note in failures(record)) or "No request failed.",
             f"{record['date']}, commit {record['commit']}, `{record['command']}`; window {record['window_s']:g} s; TCP "
             f"congestion control {record['congestion']}. {record['version']}.",
+        ]
+    )
+
+
+def testers_text(record):
+    """What `perf/load-compare` found: weir's load tester beside wrk."""
+    rows = []
+    for name in dict.fromkeys(run["target"] for run in record["runs"]):
+        of_tester = [run for run in record["runs"] if run["target"] == name]
+        columns = (("requests_per_s", 0), ("cpu_us", 2))
+        rows.append([name, *(figure(quartiles([run[key] for run in of_tester]), digits) for key, digits in columns)])
+    rate, cpu = bars.judge_testers(record)
+    lines = [
+        f"- {what}, weir load ÷ wrk, of the same pair: {figure(verdict.found, 3)}; the bar is ≤ {verdict.bar.limit:g}: "
+        f"**{verdict.text()}**"
+        for what, verdict in (("time from one request to the next", rate), ("CPU time per request", cpu))
+    ]
+    return "\n\n".join(
+        [
+            table(["", "requests/s", "CPU µs/request"], rows),
+            "\n".join(lines),
+            f"{record['date']}, commit {record['commit']}, `{record['command']}`; {record['connections']} connections, window "
+            f"{record['window_s']:g} s; TCP congestion control {record['congestion']}. {record['version']}.",
         ]
     )

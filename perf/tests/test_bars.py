@@ -7,7 +7,8 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.bars import BARS, METRIC_UNITS, VARIANT_PAIRS, Bar, judge, judge_variants, ratios
+from lib.bars import BARS, METRIC_UNITS, TESTERS, VARIANT_PAIRS, Bar, judge, judge_testers, judge_variants, ratios
+from lib import report
 from lib.scenarios import SCENARIOS
 from lib.targets import all_targets
 
@@ -86,6 +87,41 @@ class TableTest(unittest.TestCase):
             self.assertIn(bar.metric, METRIC_UNITS)
             if bar.peer:
                 self.assertTrue(targets[bar.peer].takes_part(SCENARIOS[bar.scenario]))
+
+
+class TesterTest(unittest.TestCase):
+    def record(self, rates):
+        """Pairs of wrk's 1,000 requests a second with these."""
+        figures = [
+            (name, number, rate)
+            for number, ours in enumerate(rates)
+            for name, rate in (("wrk", 1000.0), ("weir load", ours))
+        ]
+        runs = [
+            {
+                "scenario": TESTERS,
+                "target": name,
+                "round": number,
+                "requests_per_s": rate,
+                "gap_us": 1e6 / rate,
+                "cpu_us": 5.0 if name == "wrk" else 4.0,
+                "failures": 0,
+            }
+            for name, number, rate in figures
+        ]
+        rest = {"connections": 64, "date": "d", "commit": "c", "command": "x", "window_s": 3, "congestion": "cubic", "version": "v"}
+        return {"runs": runs, **rest}
+
+    def test_more_requests_pass_and_fewer_fail(self):
+        self.assertEqual([verdict.word for verdict in judge_testers(self.record([1010.0] * 9))], ["PASS", "PASS"])
+        slower = judge_testers(self.record([900.0] * 9))
+        self.assertEqual([verdict.word for verdict in slower], ["FAIL", "PASS"])
+        self.assertTrue(slower[0].failed)
+
+    def test_the_report_names_both_and_the_verdicts(self):
+        text = report.testers_text(self.record([1010.0] * 9))
+        for part in ("| wrk ", "| weir load ", "0.800 (0.800–0.800)", "**PASS**"):
+            self.assertIn(part, text)
 
 
 if __name__ == "__main__":

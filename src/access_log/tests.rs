@@ -18,6 +18,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::output::Output;
+use super::template::Field;
 use super::writer::Running;
 use super::{AccessLog, Handle, Settings, WAITING_BYTES};
 use crate::balance::pick::Member;
@@ -218,6 +219,45 @@ fn a_template_shows_what_it_names_and_no_secret() {
     for format in [AccessFormat::Json, AccessFormat::Combined, AccessFormat::Common] {
         let text = String::from_utf8(line(&record, &pool("one"), &config(format))).unwrap();
         assert!(!text.contains("S3CRET"), "{text}");
+    }
+}
+
+#[test]
+fn every_field_and_every_key_is_in_the_document() {
+    let document = include_str!("../../docs/access-log.md");
+    let told = |name: &str| document.contains(&format!("`{name}`"));
+    for (name, _) in Field::ALL {
+        assert!(told(name), "{name}");
+    }
+    let mut record = record();
+    for part in PARTS {
+        record.captured.keep(part, b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+    }
+    record.captured.keep_header(b"accept", b"*/*");
+    record.attempted(attempt(Kind::First, Outcome::Abandoned));
+    record.attempted(attempt(Kind::Hedge, Outcome::Status(200)));
+    record.answered(Reason::BackendTimeout);
+    let some = Span::from_micros(1);
+    record.began = record.head_at;
+    record.head_at = record.head_at.after(some);
+    record.first_byte_at = Some(record.ended);
+    (record.queue, record.backend) = (some, some);
+    (record.connect, record.upload, record.download) = (Some(some), Some(some), Some(some));
+    let line = line(&record, &pool("one"), &config(AccessFormat::Json));
+    let entry: Value = serde_json::from_slice(&line).unwrap();
+    let keys: Vec<_> = entry.as_object().unwrap().keys().collect();
+    // All fields but those of templates alone, and the two lists.
+    assert_eq!(keys.len(), Field::ALL.len() - 2 + 2, "{keys:?}");
+    let tried = entry["tries"][0].as_object().unwrap().keys();
+    for key in keys.into_iter().chain(tried) {
+        assert!(told(key), "{key}");
+    }
+    for reason in Reason::ALL {
+        let letters = Termination::of(reason).letters();
+        for (letter, column) in letters.chars().zip(["| first |", "| second |"]) {
+            let table = document.split(column).nth(1).unwrap().split("\n\n").next().unwrap();
+            assert!(table.contains(&format!("\n| `{letter}` |")), "{letters}");
+        }
     }
 }
 

@@ -20,7 +20,8 @@ mod serve;
 mod view;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime};
 
 use crate::exchanges::Kept;
 use crate::metrics::history::History;
@@ -29,6 +30,7 @@ use crate::metrics::{BackendState, Dropped, Info, Shard, Snapshot};
 pub use command::{Command, Commander, Refused};
 pub use explain::{Asked, Explainer};
 pub use guard::Guard;
+pub use page::Live;
 pub use serve::{Listener, serve};
 pub use view::{BackendView, BreakerView, Condition, Connections, Ejections, Overrides, Probe};
 
@@ -90,6 +92,8 @@ pub struct State {
     pub kept: Option<Arc<Kept>>,
     /// The last quarter of an hour.
     pub history: Arc<Mutex<History>>,
+    /// Who has the page open.
+    pub live: Live,
     /// What was dropped so far because nobody took it in time.
     pub dropped: Box<dyn Fn() -> Dropped + Send + Sync>,
     /// Does what a state-changing call asks for.
@@ -99,11 +103,24 @@ pub struct State {
 }
 
 impl State {
-    /// A second is over: remembers it.
+    /// A second is over: remembers it, and tells whoever has the page open.
     pub fn tick(&self) {
-        let snapshot = self.snapshot();
-        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
-        history.tick(snapshot);
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let missed = self
+            .history()
+            .tick(now, wall, &self.shards, &(self.info)(), &self.backend);
+        if missed > 0 {
+            tracing::warn!(
+                missed,
+                "the history has a long second: the control thread was held up"
+            );
+        }
+        self.live.tick(self);
+    }
+
+    /// The last quarter of an hour. Not to be held over an `await`.
+    fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn snapshot(&self) -> Snapshot {

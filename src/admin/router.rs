@@ -1,7 +1,7 @@
 //! Which path answers what.
 
 use std::convert::Infallible;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -166,16 +166,24 @@ async fn admitted(
         }
         Resource::Histograms(form) => hdr::answer(state, &request, form),
         Resource::File(file) => Ok(file.answer()),
-        Resource::Stream => stream::answer(state, number(&request, "after")?, number(&request, "event")?),
+        Resource::Stream => {
+            let cursor = match stream::Cursor::of_header(request.headers()) {
+                Some(cursor) => cursor,
+                None => stream::Cursor {
+                    run: number(&request, "run")?,
+                    row: number(&request, "after")?,
+                    event: number(&request, "event")?,
+                },
+            };
+            stream::answer(state, cursor)
+        }
         Resource::Events => {
             let events = events::after(number(&request, "after")?);
             Ok(json(StatusCode::OK, &json!({ "events": events })))
         }
         Resource::History => {
-            let from = number(&request, "from")?;
-            let history = state.history.lock().unwrap_or_else(PoisonError::into_inner);
-            let rows: Vec<_> = history.rows(from).collect();
-            Ok(json(StatusCode::OK, &json!({ "rows": rows })))
+            let backend = parameter(&request, "backend").map(decoded).transpose()?;
+            history(state, number(&request, "from")?, backend.as_deref())
         }
         Resource::Exchanges => {
             let decode = |name: &str| parameter(&request, name).map(decoded).transpose();
@@ -453,6 +461,27 @@ fn readyz(state: &State, need_backend: bool) -> Answer {
         StatusCode::SERVICE_UNAVAILABLE
     };
     json(status, &body)
+}
+
+/// The rows from number `from` on, over all backends or of one.
+fn history(state: &State, from: u64, backend: Option<&str>) -> Result<Answer, Refused> {
+    let history = state.history();
+    let rows: Vec<Value> = match backend {
+        None => history.rows(from).map(|row| json!(row)).collect(),
+        Some(name) => {
+            let rows = history.backend_rows(name, from).ok_or_else(|| {
+                let message = format!("there is no backend {name:?}, or it has no history yet");
+                Refused::new(StatusCode::NOT_FOUND, message)
+            })?;
+            let numbered = rows.map(|(number, row)| {
+                let mut value = json!(row);
+                value["number"] = number.into();
+                value
+            });
+            numbered.collect()
+        }
+    };
+    Ok(json(StatusCode::OK, &json!({ "rows": rows })))
 }
 
 /// Every backend, or those of one pool, which must be there.

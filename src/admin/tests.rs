@@ -15,10 +15,11 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::page::stream::STREAMS_MAX;
 use super::serve::{Limits, serve_within};
 use super::{
-    BackendView, BreakerView, Command as Told, Condition, Connections, Ejections, Guard, Listener, Overrides,
-    Phase, Probe, Refused, State, Surface, internal, serve,
+    BackendView, BreakerView, Command as Told, Condition, Connections, Ejections, Guard, Listener, Live,
+    Overrides, Phase, Probe, Refused, State, Surface, internal, serve,
 };
 use crate::balance::breaker;
 use crate::metrics::{BackendCounts, BackendInfo, BackendState, Info, Shard};
@@ -123,6 +124,7 @@ fn guarded(guard: Guard) -> Fixture {
         rings: Box::new(Vec::new),
         kept: None,
         history: Arc::default(),
+        live: Live::default(),
         dropped: Box::new(crate::metrics::Dropped::default),
         backend: Box::new(move |index| BackendState {
             healthy: index == 0,
@@ -829,4 +831,123 @@ fn internal_names_differ() {
     let (_first, one) = internal::bind().unwrap();
     let (_second, other) = internal::bind().unwrap();
     assert_ne!(one, other);
+}
+
+/// Messages of a stream, as they come.
+struct Messages {
+    stream: TcpStream,
+    seen: String,
+}
+
+impl Messages {
+    async fn open(served: &Served) -> Messages {
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        let request = b"GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        Messages {
+            stream,
+            seen: String::new(),
+        }
+    }
+
+    /// The next message; none at the end of the stream, which must be a clean one.
+    async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some((message, rest)) = self.seen.split_once("\n\n") {
+                let (_, data) = message.split_once("\ndata: ").expect("an id and data");
+                let value = serde_json::from_str(data).expect("JSON");
+                self.seen = rest.to_owned();
+                return Some(value);
+            }
+            let mut bytes = [0; 65_536];
+            let read = self.stream.read(&mut bytes);
+            let count = timeout(PATIENCE, read).await.expect("in time").unwrap_or(0);
+            self.seen.push_str(&String::from_utf8_lossy(&bytes[..count]));
+            if count == 0 || self.seen.ends_with("\r\n0\r\n\r\n") {
+                assert!(
+                    count > 0 && !self.seen.contains("data:"),
+                    "cut off: {}",
+                    self.seen
+                );
+                return None;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_brings_what_each_second_brought_and_ends_with_weir() {
+    let fixture = fixture();
+    let served = serve_tcp(None, Surface::Admin, &fixture.state);
+    let state = &fixture.state;
+    state.tick();
+    let (mut first, mut second) = (Messages::open(&served).await, Messages::open(&served).await);
+    for messages in [&mut first, &mut second] {
+        let message = messages.next().await.expect("all that is remembered");
+        assert_eq!(message["rows"][0]["number"], 0);
+        assert_eq!(message["backends"][1]["view"]["name"], NAMES[1]);
+    }
+    let counts = (state.info)().backends[0].counts.clone();
+    for row in 1..4 {
+        state.shards[0].exchange_received();
+        state.shards[0].attempt(&counts, Some(200), Duration::from_millis(3));
+        state.tick();
+        for messages in [&mut first, &mut second] {
+            let message = messages.next().await.expect("a message a second");
+            assert_eq!(message["rows"].as_array().map(Vec::len), Some(1));
+            assert_eq!(
+                (&message["rows"][0]["number"], &message["requests"]),
+                (&json!(row), &json!(row))
+            );
+            assert_eq!(message["backends"][0]["requests"], row);
+        }
+    }
+    state.live.close();
+    assert_eq!((first.next().await, second.next().await), (None, None));
+    // Whoever comes later is told nothing.
+    assert_eq!(Messages::open(&served).await.next().await, None);
+}
+
+#[tokio::test]
+async fn streams_are_bounded_and_who_goes_makes_room() {
+    let fixture = fixture();
+    let served = serve_tcp(None, Surface::Admin, &fixture.state);
+    let mut streams = Vec::new();
+    for _ in 0..STREAMS_MAX {
+        let mut messages = Messages::open(&served).await;
+        messages.next().await.expect("a first message");
+        streams.push(messages);
+    }
+    let refused = ask(&served, "GET", "/stream").await;
+    assert_eq!(refused.status, 503);
+    assert!(refused.json()["error"].as_str().unwrap().contains("32 streams"));
+    streams.pop();
+    let start = Instant::now();
+    loop {
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        let request = b"GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).await.unwrap();
+        if &status == b"HTTP/1.1 200" {
+            break;
+        }
+        assert!(start.elapsed() < PATIENCE, "nobody made room");
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_read_a_stream_is_dropped() {
+    let fixture = fixture();
+    let state = &fixture.state;
+    let served = serve_tcp(None, Surface::Admin, state);
+    let mut messages = Messages::open(&served).await;
+    messages.next().await.expect("a first message");
+    // As many messages as the kernel and the queue can hold, and no more: then nobody listens any more.
+    let start = Instant::now();
+    while state.live.listeners() > 0 {
+        state.tick();
+        tokio::task::yield_now().await;
+        assert!(start.elapsed() < PATIENCE, "it is still fed");
+    }
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 use hyper::StatusCode;
 
 use crate::admin::{
-    BackendView, BreakerView, Command, Condition, Connections, Ejections, Guard, Overrides, Phase, Probe,
-    Refused, State,
+    BackendView, BreakerView, Command, Condition, Connections, Ejections, Guard, Live, Overrides, Phase,
+    Probe, Refused, State,
 };
 use crate::balance::breaker;
 use crate::balance::shared::Flag;
@@ -61,6 +61,7 @@ pub fn make(
         rings: Box::new(rings),
         kept: observers.kept.clone(),
         history: Arc::default(),
+        live: Live::default(),
         dropped: Box::new(move || Dropped {
             log_lines: log::dropped(),
             access_log_lines: observers.access_log.as_ref().map_or(0, |log| log.dropped()),

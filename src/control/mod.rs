@@ -18,7 +18,6 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use crate::access_log;
 use crate::admin;
@@ -29,6 +28,7 @@ use crate::control::operator::Operator;
 use crate::events::{self, Tone};
 use crate::exchanges::Kept;
 use crate::metrics::Shard;
+use crate::metrics::history::TICK;
 use crate::profile;
 use crate::proxy::context::Observers;
 use crate::server::lifecycle::{Lifecycle, Stage};
@@ -238,6 +238,7 @@ async fn run(config: Config, mut options: Options) -> Result<u8, StartError> {
     })
     .await;
     remembering.abort();
+    state.live.close();
     drop(closing);
     // Whoever asked twice does not wait for the admin API's last answers either.
     if let Some(exporting) = exporting
@@ -334,9 +335,11 @@ impl SideListeners {
 
 /// Takes a look at everything once a second, for the history.
 async fn remember(state: Arc<admin::State>) {
-    let mut second = tokio::time::interval(Duration::from_secs(1));
+    let mut second = tokio::time::interval(TICK);
     // A second that was missed is part of the next one, which says how long it was.
-    second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    // The first one comes at once.
+    second.tick().await;
     loop {
         second.tick().await;
         state.tick();

@@ -117,7 +117,7 @@ impl Operator {
         let result = self.try_reload().await;
         match &result {
             Ok(report) => {
-                events::note(Tone::Neutral, "", "configuration reloaded");
+                events::note(Tone::Neutral, "", reloaded(report));
                 tracing::info!(%report, "configuration reloaded");
             }
             Err(refusal) => {
@@ -298,6 +298,24 @@ impl Operator {
     fn overrides(&self) -> MutexGuard<'_, BTreeMap<String, Override>> {
         self.overrides.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A reload's report in a line.
+fn reloaded(report: &Value) -> String {
+    let listed = |key: &str| {
+        let names = report[key].as_array().into_iter().flatten();
+        let names: Vec<&str> = names.filter_map(Value::as_str).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    };
+    let parts = [
+        ("added", "added"),
+        ("removed", "removed"),
+        ("needs_restart", "waiting for a restart"),
+    ];
+    let said = parts
+        .iter()
+        .filter_map(|(key, words)| Some(format!("; {words}: {}", listed(key)?)));
+    format!("configuration reloaded{}", said.collect::<String>())
 }
 
 fn apply_mode(backend: &Backend, mode: Option<Mode>) {

@@ -4,6 +4,7 @@ use crate::cli::exit;
 use crate::config::model::Shutdown;
 use crate::control::signals::Signals;
 use crate::control::workers::Crew;
+use crate::events::{self, Tone};
 use crate::server::lifecycle::{Lifecycle, Stage};
 use crate::snapshot::Published;
 
@@ -28,12 +29,14 @@ pub async fn wait(
     let signal = tokio::select! {
         signal = signals.next_end(reload, reopen) => signal,
         worker = crew.next_end() => {
+            events::note(Tone::Bad, "", format!("worker {} ended by itself", worker.worker));
             tracing::error!(worker = worker.worker, error = worker.error(), "a worker ended by itself");
             return Stopped { code: exit::CUT, at_once: true };
         }
     };
     let shutdown = &published.current().config.shutdown;
     lifecycle.advance(Stage::Draining);
+    events::note(Tone::Neutral, "", format!("weir stops: {signal}"));
     tracing::info!(
         signal,
         delay_ms = shutdown.delay.as_millis() as u64,

@@ -20,6 +20,7 @@ use crate::buffer;
 use crate::clock::{self, Millis};
 use crate::config::model::{HealthCheckKind, HealthStart};
 use crate::event::Event;
+use crate::events::{self, Tone};
 use crate::server::wake::WakeStream;
 use crate::upstream::backend::Backend;
 use crate::upstream::probes::LastProbe;
@@ -338,6 +339,9 @@ fn log(backend: &str, change: Change, why: &str) {
     let Change { from, to, probes } = change;
     let from = from.map_or("unknown", Verdict::word);
     let to = to.word();
+    if change.to != Verdict::Up {
+        events::note(Tone::Bad, backend, format!("health checks say {to}: {why}"));
+    }
     match change.to {
         Verdict::Up if change.from.is_none() => {
             tracing::debug!(backend, from, to, probes, why, "health: backend is up");

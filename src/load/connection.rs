@@ -10,7 +10,7 @@ use super::tally::{ErrorKind, Sample, Timing};
 use super::worker::Local;
 use super::{BackendFrom, Target};
 use crate::buffer::{self, Buffer};
-use crate::clock::{self, Millis, Moment};
+use crate::clock::{self, Millis, Moment, Span};
 use crate::http1::{Limits, RequestFacts, ResponseHead};
 use crate::proxy::body::BodyFollower;
 use crate::upstream::connect::connect_address;
@@ -24,8 +24,8 @@ const LIMITS: Limits = Limits {
 const AFTER_FAILURE: Duration = Duration::from_millis(10);
 /// Bytes of a body in which a JSON member is looked for.
 const JSON_BYTES: usize = 64 * 1024;
-/// How often a connection that waits for its time looks whether the run was stopped.
-const STOP_LOOK: Duration = Duration::from_millis(100);
+/// A request that is sent so much late counts as sent in time where that decides whether it belongs to the run.
+const LATE: Span = Span::from_millis(10);
 
 /// An answer, read to its end.
 struct Answer {
@@ -73,7 +73,9 @@ pub(super) async fn run(local: &Local, number: usize) {
         head: ResponseHead::new(),
         json: Vec::new(),
     };
-    wait_until(local, local.common.began).await;
+    if wait_until(local, local.common.began).await.is_none() {
+        return;
+    }
     match plan.rate {
         None => lane.closed_loop().await,
         Some(rate) => {
@@ -83,18 +85,16 @@ pub(super) async fn run(local: &Local, number: usize) {
     }
 }
 
-/// Waits for a point in time; false: the run was stopped.
-async fn wait_until(local: &Local, due: Moment) -> bool {
-    loop {
-        if local.common.stopped() {
-            return false;
+/// Waits for a point in time and gives the time that it is then; none: the run was stopped.
+async fn wait_until(local: &Local, due: Moment) -> Option<Moment> {
+    while !local.common.stopped() {
+        let now = Moment::now();
+        if now >= due {
+            return Some(now);
         }
-        let left = due - Moment::now();
-        if left.is_zero() {
-            return true;
-        }
-        monoio::time::sleep(Duration::from(left).min(STOP_LOOK)).await;
+        local.pacer.wait(due).await;
     }
+    None
 }
 
 /// A client with one request at a time, and a connection to each target.
@@ -124,11 +124,11 @@ impl Lane<'_> {
         let mut free_at = common.began;
         while schedule.due() < end {
             let due = common.began.after(schedule.due());
-            if !wait_until(self.local, due).await {
+            let Some(sent_at) = wait_until(self.local, due).await else {
                 break;
-            }
-            let sent_at = Moment::now();
-            let Some(id) = common.next_id(sent_at) else {
+            };
+            let counts_as = if sent_at <= due.after(LATE) { due } else { sent_at };
+            let Some(id) = common.next_id(counts_as) else {
                 break;
             };
             schedule.advance();

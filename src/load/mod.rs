@@ -12,6 +12,7 @@
 
 pub mod check;
 mod connection;
+mod pacer;
 pub mod report;
 mod schedule;
 mod tally;

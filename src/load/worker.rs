@@ -9,11 +9,13 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use super::pacer::Pacer;
 use super::tally::{Names, Sample, Tally};
 use super::{End, Plan, connection};
 use crate::buffer;
 use crate::clock::{self, Moment, Span};
 use crate::config::model::{DriverChoice, Upstream};
+use crate::proxy::join;
 use crate::server::driver::{Runtime, climb};
 use crate::wire::Wires;
 
@@ -82,6 +84,7 @@ impl Common {
 pub(super) struct Local {
     pub(super) common: Arc<Common>,
     pub(super) wires: Rc<Wires>,
+    pub(super) pacer: Pacer,
     pub(super) tally: RefCell<Tally>,
     pub(super) names: RefCell<Names>,
     pub(super) settings: Upstream,
@@ -198,19 +201,21 @@ fn run(
         .step_by(common.plan.workers)
         .collect();
     buffer::set_budget(numbers.len() * buffer::SMALL + LARGE_BYTES);
-    let local = Rc::new(Local {
-        wires: Rc::default(),
-        tally: RefCell::new(Tally::new(common.plan.targets.len())),
-        names: RefCell::default(),
-        settings: Upstream::default(),
-        nonblocking: !climbed.step.is_ring(),
-        rows: RefCell::default(),
-        sender: rows,
-        last_answer: Cell::new(common.began),
-        running: Cell::new(numbers.len()),
-        common,
-    });
-    climbed.runtime.block_on(async {
+    let nonblocking = !climbed.step.is_ring();
+    let local = climbed.runtime.block_on(async {
+        let local = Rc::new(Local {
+            wires: Rc::default(),
+            pacer: Pacer::new()?,
+            tally: RefCell::new(Tally::new(common.plan.targets.len())),
+            names: RefCell::default(),
+            settings: Upstream::default(),
+            nonblocking,
+            rows: RefCell::default(),
+            sender: rows,
+            last_answer: Cell::new(common.began),
+            running: Cell::new(numbers.len()),
+            common,
+        });
         for number in numbers {
             let local = local.clone();
             monoio::spawn(async move {
@@ -218,8 +223,11 @@ fn run(
                 local.running.set(local.running.get() - 1);
             });
         }
-        oversee(&local, tallies).await;
-    });
+        let overseen = oversee(&local, tallies);
+        let (paced, _) = join::until_second(local.pacer.run(), overseen, |_| true).await;
+        paced.unwrap_or(Ok(()))?;
+        io::Result::Ok(local)
+    })?;
     local.hand_in(tallies, local.last_answer.get() - local.common.began);
     let rest = local.rows.take();
     if let (Some(sender), false) = (&local.sender, rest.is_empty()) {
@@ -241,8 +249,11 @@ async fn oversee(local: &Local, tallies: &Sender<HandIn>) {
             local.hand_in(tallies, now - local.common.began);
             next += HAND_IN;
         }
-        if local.common.stopped() && now - *stopped.get_or_insert(now) >= STOP_GRACE {
-            return;
+        if local.common.stopped() {
+            local.pacer.wake_all();
+            if now - *stopped.get_or_insert(now) >= STOP_GRACE {
+                return;
+            }
         }
     }
 }

@@ -28,7 +28,7 @@ use super::distribution::Distribution;
 pub const MAX_US: u64 = 3_600_000_000;
 
 /// Blocks of the finest division that is used (128 cells: 2 digits) up to [`MAX_US`]; 1,024 cells need 23.
-const BLOCKS: usize = 26;
+pub(super) const BLOCKS: usize = 26;
 
 /// 3 significant digits.
 pub type Fine = Histogram<1024>;
@@ -96,6 +96,14 @@ impl<const CELLS: usize> Histogram<CELLS> {
         self.max_ns.raise_to(nanos);
     }
 
+    /// The sum of all values modulo 2⁶⁴, which changes with every value but 0.
+    pub(super) fn total_ns(&self) -> u64 {
+        self.sum_us
+            .get()
+            .wrapping_mul(1_000)
+            .wrapping_add(self.sum_ns_beyond_us.get())
+    }
+
     /// Adds every count to `to`, which must have this histogram's digits and reach [`MAX_US`] (as [`Self::empty_hdr`]).
     pub fn merge_into(&self, to: &mut hdrhistogram::Histogram<u64>) {
         let mut merged = Merged::new();
@@ -122,11 +130,16 @@ impl<const CELLS: usize> Histogram<CELLS> {
     }
 
     /// The smallest value that [`Self::place`] puts there.
-    fn lowest(block: usize, cell: usize) -> u64 {
+    pub(super) fn lowest(block: usize, cell: usize) -> u64 {
         match block.checked_sub(1) {
             None => cell as u64,
             Some(halvings) => ((CELLS + cell) as u64) << halvings,
         }
+    }
+
+    /// The largest value that [`Self::place`] puts there.
+    pub(super) fn highest(block: usize, cell: usize) -> u64 {
+        Self::lowest(block, cell) + (1 << block.saturating_sub(1)) - 1
     }
 }
 
@@ -217,6 +230,76 @@ impl<const CELLS: usize> Merged<CELLS> {
         )
     }
 
+    /// Adds `count` values to the cell of this number, HdrHistogram's. A number that no cell has is left out.
+    pub fn add_cell(&mut self, index: usize, count: u64) {
+        let (block, cell) = (index / CELLS, index % CELLS);
+        if let Some(cells) = self.cells.get_mut(block) {
+            cells[cell] += count;
+            self.touched |= 1 << block;
+            self.count += count;
+        }
+    }
+
+    /// Adds `count` values that are equal to `us`, without sum and maximum.
+    pub fn add_values(&mut self, us: u64, count: u64) {
+        let (block, cell) = Histogram::<CELLS>::place(us.min(MAX_US));
+        self.add_cell(block * CELLS + cell, count);
+    }
+
+    /// Adds what another sum holds.
+    pub fn add_merged(&mut self, from: &Merged<CELLS>) {
+        for (block, cells) in from.touched_blocks() {
+            self.touched |= 1 << block;
+            for (to, from) in self.cells[block].iter_mut().zip(cells) {
+                *to += from;
+            }
+        }
+        self.count += from.count;
+        self.sum_ns += from.sum_ns;
+        self.max_ns = self.max_ns.max(from.max_ns);
+        self.clamped += from.clamped;
+    }
+
+    /// Adds this to a sum of fewer digits. Every cell lies within one of the wider ones, so no count moves.
+    pub fn fold_into<const FEWER: usize>(&self, to: &mut Merged<FEWER>) {
+        const { assert!(FEWER <= CELLS) };
+        for (block, cells) in self.touched_blocks() {
+            for (cell, &count) in cells.iter().enumerate().filter(|(_, count)| **count > 0) {
+                to.add_values(Histogram::<CELLS>::lowest(block, cell), count);
+            }
+        }
+        to.sum_ns += self.sum_ns;
+        to.max_ns = to.max_ns.max(self.max_ns);
+        to.clamped += self.clamped;
+    }
+
+    /// The values, in ns, below or at which these shares of all lie: what HdrHistogram gives, but never past the largest.
+    /// Shares above 0, up to 1, in ascending order. Zeros if there is nothing.
+    pub fn quantiles<const N: usize>(&self, shares: [f64; N]) -> [u64; N] {
+        let mut found = [0; N];
+        // As HdrHistogram counts: at least the first value, and up to the one that completes the share.
+        let mut wanted = shares
+            .iter()
+            .map(|share| ((share * self.count as f64).ceil() as u64).max(1))
+            .enumerate()
+            .peekable();
+        let mut seen = 0;
+        for (block, cells) in self.touched_blocks() {
+            if wanted.peek().is_none() {
+                break;
+            }
+            for (cell, count) in cells.iter().enumerate() {
+                seen += count;
+                while let Some((at, _)) = wanted.next_if(|(_, rank)| *count > 0 && *rank <= seen) {
+                    found[at] = Histogram::<CELLS>::highest(block, cell)
+                        .saturating_mul(1_000)
+                        .min(self.max_ns);
+                }
+            }
+        }
+        found
+    }
+
     /// Forgets everything, at the cost of the touched blocks only.
     pub fn clear(&mut self) {
         for (index, cells) in self.cells.iter_mut().enumerate() {
@@ -231,7 +314,7 @@ impl<const CELLS: usize> Merged<CELLS> {
         self.clamped = 0;
     }
 
-    fn touched_blocks(&self) -> impl Iterator<Item = (usize, &[u64; CELLS])> {
+    pub(super) fn touched_blocks(&self) -> impl Iterator<Item = (usize, &[u64; CELLS])> {
         self.cells
             .iter()
             .enumerate()
@@ -283,6 +366,12 @@ mod tests {
                 actual.value_at_quantile(quantile),
                 expected.value_at_quantile(quantile)
             );
+        }
+        let shares = [0.001, 0.25, 0.5, 0.9, 0.95, 0.99, 0.999, 1.0];
+        let read_off = merged.quantiles(shares);
+        for (share, ns) in shares.into_iter().zip(read_off).filter(|_| !values.is_empty()) {
+            let us = expected.value_at_quantile(share);
+            assert_eq!(ns, us.saturating_mul(1_000).min(merged.max_ns), "{share}");
         }
         let mut at_once = Histogram::<CELLS>::empty_hdr();
         merged.merge_into(&mut at_once);

@@ -5,6 +5,7 @@
 //! worker wait: a worker that records while it is read costs the reader at most one sample that it sees next time.
 
 pub mod cell;
+pub mod delta;
 pub mod distribution;
 pub mod exemplar;
 pub mod families;

@@ -50,6 +50,21 @@ impl BackendCounts {
         self.0.iter().map(|cells| &**cells)
     }
 
+    /// A number that changes with whatever is recorded, and costs a few loads to know: nothing happened while it stays.
+    pub(super) fn activity(&self) -> u64 {
+        self.by_worker().fold(0, |sum: u64, cells| {
+            let counted = [
+                cells.selections.get(),
+                cells.judged.get(),
+                cells.connects.get(),
+                cells.connect_failures.get(),
+            ];
+            let counted = counted.into_iter().fold(sum, u64::wrapping_add);
+            let timed = cells.phases.iter().map(Coarse::total_ns);
+            timed.fold(counted, u64::wrapping_add)
+        })
+    }
+
     /// Attempts that say something of the backend, over all workers: how many, how many of them failed, and the sum of
     /// their times in microseconds.
     pub fn tally(&self) -> Tally {

@@ -77,12 +77,8 @@ impl Pool {
                     events::note(Tone::Good, &backend.name, "health checks say up");
                 }
             }
-            Verdict::Sick | Verdict::Dead => {
-                backend.note_if(!was_out, Why::ProbeDown);
-                if !was_out {
-                    events::note(Tone::Bad, &backend.name, "health checks say down");
-                }
-            }
+            // What the probe found is told by who made it.
+            Verdict::Sick | Verdict::Dead => backend.note_if(!was_out, Why::ProbeDown),
         }
         self.balance
             .probe(index, verdict, now, &mut |event| self.log(event));

@@ -15,6 +15,8 @@ use hyper::header::{
 
 use super::router::{Answer, whole};
 
+pub use stream::Live;
+
 /// One of the page's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum File {

@@ -1,159 +1,259 @@
-//! `GET /stream`: server-sent events, one a second, with what happened since the last.
+//! `GET /stream`: server-sent events (HTML §9.2), one a second, with what happened since the last.
 //!
-//! The first one has everything that is remembered, or what came after `?after=` (the number of a row) and `?event=`; so
-//! whoever was cut off misses nothing. A client that reads slowly gets fewer of them: a message is made when the one
-//! before it is gone. At most [`STREAMS_MAX`] are served at a time.
+//! The first message has everything that is remembered, or what came after the place where a client was cut off ([`Cursor`]);
+//! so whoever comes back misses nothing. What is the same for all clients is made once a second, and only while somebody
+//! watches; a client's own part is its rows and events.
+//!
+//! # Bounds
+//! [`STREAMS_MAX`] clients at a time. A client that reads more slowly than messages come is dropped once [`AHEAD`] of them
+//! wait for it. Each stream ends after [`LIFE`], before its connection does, and with weir.
 
+use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::sleep;
 
+use super::super::State;
 use super::super::command::Refused;
 use super::super::router::Answer;
-use super::super::{Phase, State};
 use crate::events;
 use crate::metrics::Series;
 
-/// Pages that are fed at a time.
-pub(in crate::admin) const STREAMS_MAX: usize = 16;
-const INTERVAL: Duration = Duration::from_secs(1);
-/// How often the end of weir is looked for meanwhile.
-const LOOK: Duration = Duration::from_millis(100);
+/// Streams that are served at a time.
+pub(in crate::admin) const STREAMS_MAX: usize = 32;
+/// Messages that may wait for a client.
+const AHEAD: usize = 4;
+/// A little less than the life of a connection of the admin listener, so that a stream ends by itself and not in the middle
+/// of a message.
+const LIFE: Duration = Duration::from_secs(50);
 /// What the figures of the table look back over.
 const WINDOW: Duration = Duration::from_secs(10);
 
-static STREAMS: AtomicUsize = AtomicUsize::new(0);
+/// What all streams have in common. On the control thread.
+#[derive(Debug)]
+pub struct Live {
+    /// Tells this run of weir from the one before it: rows and events are numbered anew.
+    run: u64,
+    /// At each tick, the members of a message that are the same for everybody; none: weir ends.
+    now: watch::Sender<Option<Arc<str>>>,
+    places: Arc<Semaphore>,
+}
 
-/// One stream's place among [`STREAMS_MAX`].
-struct Place;
-
-impl Place {
-    fn take() -> Option<Place> {
-        let taken = STREAMS.fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| {
-            (taken < STREAMS_MAX).then_some(taken + 1)
-        });
-        taken.ok().map(|_| Place)
+impl Default for Live {
+    fn default() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Live {
+            run: since.as_millis() as u64,
+            now: watch::Sender::new(Some(Arc::default())),
+            places: Arc::new(Semaphore::new(STREAMS_MAX)),
+        }
     }
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        STREAMS.fetch_sub(1, Ordering::AcqRel);
+impl Live {
+    /// The history has a new row.
+    pub(in crate::admin) fn tick(&self, state: &State) {
+        if self.now.receiver_count() > 0 {
+            self.now.send_replace(Some(members(state).into()));
+        }
+    }
+
+    /// Streams that are being fed.
+    #[cfg(test)]
+    pub(in crate::admin) fn listeners(&self) -> usize {
+        self.now.receiver_count()
+    }
+
+    /// Ends all streams.
+    pub fn close(&self) {
+        self.now.send_replace(None);
     }
 }
 
-struct Feed {
-    state: Arc<State>,
-    /// The next row and event that the client has not seen.
-    row: u64,
-    event: u64,
-    due: Instant,
-    _place: Place,
+/// Up to where a client has everything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::admin) struct Cursor {
+    /// Of which run of weir; 0: of this one. What another one numbered says nothing.
+    pub(in crate::admin) run: u64,
+    /// The first row that it has not.
+    pub(in crate::admin) row: u64,
+    /// The last event that it has.
+    pub(in crate::admin) event: u64,
 }
 
-/// The stream, from this row on and after this event.
-pub(in crate::admin) fn answer(state: &Arc<State>, row: u64, event: u64) -> Result<Answer, Refused> {
-    let Some(place) = Place::take() else {
-        return Err(Refused::new(
+impl Cursor {
+    /// What `Last-Event-ID` says; none without one that was given out here.
+    pub(in crate::admin) fn of_header(headers: &HeaderMap) -> Option<Cursor> {
+        let mut numbers = headers.get("last-event-id")?.to_str().ok()?.splitn(3, '-');
+        let mut next = || numbers.next()?.parse().ok();
+        Some(Cursor {
+            run: next()?,
+            row: next()?,
+            event: next()?,
+        })
+    }
+}
+
+/// The stream for a client that has everything up to `cursor`.
+pub(in crate::admin) fn answer(state: &Arc<State>, cursor: Cursor) -> Result<Answer, Refused> {
+    let place = state.live.places.clone().try_acquire_owned().map_err(|_| {
+        Refused::new(
             StatusCode::SERVICE_UNAVAILABLE,
-            format!("{STREAMS_MAX} pages are open already"),
-        ));
-    };
-    let feed = Feed {
-        state: state.clone(),
-        row,
-        event,
-        due: Instant::now(),
-        _place: place,
-    };
-    let body = StreamBody::new(stream::unfold(feed, next)).boxed_unsync();
-    let mut answer = Response::new(body);
+            format!("{STREAMS_MAX} streams are open already"),
+        )
+    })?;
+    let (messages, mut waiting) = mpsc::channel(AHEAD);
+    tokio::spawn(feed(state.clone(), cursor, messages, place));
+    let frames = stream::poll_fn(move |cx| waiting.poll_recv(cx));
+    let body = StreamBody::new(frames.map(|message| Ok::<_, Infallible>(Frame::data(message))));
+    let mut answer = Response::new(body.boxed_unsync());
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(answer)
 }
 
-async fn next(mut feed: Feed) -> Option<(Result<Frame<Bytes>, std::convert::Infallible>, Feed)> {
-    while Instant::now() < feed.due {
-        if (feed.state.phase)() == Phase::Draining {
-            return None;
-        }
-        sleep_until(feed.due.min(Instant::now() + LOOK)).await;
+/// Feeds one client until it goes, is too slow, or the stream's time is over.
+async fn feed(
+    state: Arc<State>,
+    mut cursor: Cursor,
+    messages: mpsc::Sender<Bytes>,
+    _place: OwnedSemaphorePermit,
+) {
+    let mut ticks = state.live.now.subscribe();
+    if ticks.borrow_and_update().is_none() {
+        return;
     }
-    feed.due = Instant::now() + INTERVAL;
-    let (message, row, event) = message(&feed.state, feed.row, feed.event);
-    (feed.row, feed.event) = (row, event);
-    let text = format!("id: {row}\ndata: {message}\n\n");
-    Some((Ok(Frame::data(Bytes::from(text))), feed))
+    if ![0, state.live.run].contains(&cursor.run) {
+        cursor = Cursor::default();
+    }
+    cursor.run = state.live.run;
+    let mut now: Arc<str> = members(&state).into();
+    let over = sleep(LIFE);
+    tokio::pin!(over);
+    loop {
+        let (message, next) = message(&state, cursor, &now);
+        if messages.try_send(message).is_err() {
+            return;
+        }
+        cursor = next;
+        tokio::select! {
+            changed = ticks.changed() => if changed.is_err() { return },
+            () = messages.closed() => return,
+            () = &mut over => return,
+        }
+        now = match &*ticks.borrow_and_update() {
+            Some(now) => now.clone(),
+            None => return,
+        };
+    }
 }
 
-/// What happened from row `row` on and after event `event`, and what is to be asked for next time.
-pub(in crate::admin) fn message(state: &State, row: u64, event: u64) -> (Value, u64, u64) {
-    let snapshot = state.snapshot();
-    let events = events::after(event);
-    let history = state
-        .history
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
-    let rows: Vec<_> = history.rows(row).collect();
-    let next_row = rows.last().map_or(row, |last| last.number + 1);
-    let next_event = events.last().map_or(event, |last| last.number);
-    let shown: Vec<Value> = rows
-        .iter()
-        .enumerate()
-        .map(|(index, row)| {
-            let mut value = json!(row);
-            // The table shows backends as they are now.
-            if index + 1 < rows.len() {
-                value["backends"] = Value::Array(Vec::new());
-            }
-            value
-        })
-        .collect();
-    let picks: u64 = snapshot.backends.iter().map(|backend| backend.selections).sum();
+/// A message with what happened after `cursor`, and where that leaves the client. `now` are the members for everybody.
+fn message(state: &State, cursor: Cursor, now: &str) -> (Bytes, Cursor) {
+    let events = events::after(cursor.event);
+    let history = state.history();
+    let rows: Vec<_> = history.rows(cursor.row).collect();
+    let next = Cursor {
+        run: cursor.run,
+        row: rows.last().map_or(cursor.row, |last| last.number + 1),
+        event: events.last().map_or(cursor.event, |last| last.number),
+    };
+    let own = json!({ "rows": rows, "events": events }).to_string();
+    // Two objects in one: the end of the first and the beginning of the second are a comma.
+    let (own, now) = (own.trim_end_matches('}'), now.trim_start_matches('{'));
+    let Cursor { run, row, event } = next;
+    let text = format!("id: {run}-{row}-{event}\ndata: {own},{now}\n\n");
+    (Bytes::from(text), next)
+}
+
+/// What everybody is told, as an object.
+fn members(state: &State) -> String {
+    let info = (state.info)();
     let views = (state.views)();
+    let history = state.history();
+    let known: Vec<_> = views
+        .iter()
+        .map(|view| history.backend_now(&view.name).unwrap_or_default())
+        .collect();
+    let picks = known.iter().map(|now| now.selections).sum::<u64>().max(1);
     let backends: Vec<Value> = views
         .iter()
-        .map(|view| {
-            let totals = snapshot
-                .backends
-                .iter()
-                .find(|totals| totals.info.name == view.name);
+        .zip(&known)
+        .map(|(view, now)| {
             let window = history.window(Some(&view.name), Series::Total, WINDOW);
             let (recent, span) = window.unwrap_or_default();
-            let seconds = span.as_secs_f64().max(1.0);
             json!({
                 "view": view,
-                "requests": totals.map_or(0, |totals| totals.attempts()),
-                "failures": totals.map_or(0, |totals| totals.failures),
-                "retries": totals.map_or(0, |totals| totals.retries),
-                "share": totals.map_or(0.0, |totals| totals.selections as f64 / picks.max(1) as f64),
-                "rate": recent.count as f64 / seconds,
+                "requests": now.attempts,
+                "failures": now.failures,
+                "retries": now.retries,
+                "share": now.selections as f64 / picks as f64,
+                "rate": recent.count as f64 / span.as_secs_f64().max(1.0),
                 "p50_ns": recent.quantile_ns(0.50),
                 "p99_ns": recent.quantile_ns(0.99),
+                "p50_ever_ns": now.p50_ns,
+                "p99_ever_ns": now.p99_ns,
             })
         })
         .collect();
-    let message = json!({
+    let (recent, _) = history.window(None, Series::Total, WINDOW).unwrap_or_default();
+    let recent = [0.5, 0.9, 0.99, 0.999].map(|share| recent.quantile_ns(share));
+    let open = |row: &crate::metrics::history::Row| row.connections.iter().sum::<u64>();
+    json!({
+        "run": state.live.run,
         "version": env!("CARGO_PKG_VERSION"),
         "status": (state.phase)().word(),
-        "strategy": snapshot.algorithm,
-        "uptime_ms": snapshot.uptime.as_millis() as u64,
-        "requests": snapshot.total(|worker| worker.exchanges),
-        "connections": snapshot.total(|worker| worker.connections_open),
-        "rows": shown,
+        "strategy": info.algorithm,
+        "uptime_ms": info.started.elapsed().as_millis() as u64,
+        "requests": history.requests(),
+        "connections": history.last().map_or(0, open),
+        "missed": history.missed(),
+        // Of the last seconds, over all backends.
+        "recent": recent,
         "backends": backends,
-        "events": events,
-    });
-    (message, next_row, next_event)
+    })
+    .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_in_the_stream_is_three_numbers() {
+        let of = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("last-event-id", HeaderValue::from_static(value));
+            Cursor::of_header(&headers)
+        };
+        let cursor = Cursor {
+            run: 1_700_000_000_000,
+            row: 12,
+            event: 3,
+        };
+        assert_eq!(of("1700000000000-12-3"), Some(cursor));
+        for other in [
+            "",
+            "12",
+            "1-2",
+            "1-2-",
+            "1-2-3-4",
+            "a-2-3",
+            "-1-2-3",
+            "1-2-99999999999999999999999",
+        ] {
+            assert_eq!(of(other), None, "{other}");
+        }
+        assert_eq!(Cursor::of_header(&HeaderMap::new()), None);
+    }
 }
