@@ -26,7 +26,9 @@ fn explain(weir: &Weir, query: &str) -> Value {
 
 fn row<'a>(told: &'a Value, name: &str) -> &'a Value {
     let rows = told["backends"].as_array().expect("backends");
-    rows.iter().find(|row| row["name"] == name).expect("a row for each")
+    rows.iter()
+        .find(|row| row["name"] == name)
+        .expect("a row for each")
 }
 
 fn ask(weir: &Weir, fields: &str) -> Message {
@@ -56,12 +58,17 @@ fn what_is_certain_is_what_happens(driver: Driver) {
             let told = explain(&weir, "path=/x");
             // Saying it twice takes no turn.
             assert_eq!(told["chosen"], explain(&weir, "path=/x")["chosen"]);
-            assert_eq!((&told["strategy"], &told["decided_by"]), (&strategy.into(), &"strategy".into()));
+            assert_eq!(
+                (&told["strategy"], &told["decided_by"]),
+                (&strategy.into(), &"strategy".into())
+            );
             assert_eq!(told["chosen"], server(&ask(&weir, "")), "{strategy}: {told}");
         }
     }
     for strategy in ["consistent_hash", "maglev"] {
-        let weir = by(driver, strategy, &backends).set("strategy.key", "header:x-user").start();
+        let weir = by(driver, strategy, &backends)
+            .set("strategy.key", "header:x-user")
+            .start();
         let mut homes = BTreeMap::new();
         for user in 0..40 {
             let told = explain(&weir, &format!("path=/x&header=X-User:{user}"));
@@ -70,12 +77,19 @@ fn what_is_certain_is_what_happens(driver: Driver) {
             assert_eq!(told["key"]["by"], "header:x-user");
             assert!(told["key"]["hash"].as_str().expect("a hash").starts_with("0x"));
             assert_eq!(explain(&weir, &format!("key={user}"))["chosen"], *chosen);
-            assert!(row(&told, &chosen)["sees"].as_object().is_some_and(|sees| !sees.is_empty()));
+            assert!(
+                row(&told, &chosen)["sees"]
+                    .as_object()
+                    .is_some_and(|sees| !sees.is_empty())
+            );
             homes.insert(user, chosen);
         }
         assert!(homes.values().collect::<std::collections::BTreeSet<_>>().len() > 1);
         let keyless = explain(&weir, "path=/x");
-        assert_eq!((&keyless["key"]["hash"], &keyless["random"]), (&Value::Null, &true.into()));
+        assert_eq!(
+            (&keyless["key"]["hash"], &keyless["random"]),
+            (&Value::Null, &true.into())
+        );
     }
 }
 
@@ -92,12 +106,18 @@ fn shares_are_as_foretold(driver: Driver) {
     let weights = heavy["weight"].as_f64().unwrap() / one["weight"].as_f64().unwrap();
     assert!((ratio - weights).abs() < 1e-6, "{told}");
     assert_eq!((&told["random"], &told["chosen"]), (&true.into(), &Value::Null));
-    assert_eq!((&drained["chance"], &drained["state"]), (&0.0.into(), &"draining".into()));
+    assert_eq!(
+        (&drained["chance"], &drained["state"]),
+        (&0.0.into(), &"draining".into())
+    );
     let picks = 400;
     let hits = (0..picks).filter(|_| server(&ask(&weir, "")) == "b").count() as f64;
     let expected = heavy["chance"].as_f64().unwrap();
     let spread = (expected * (1.0 - expected) / f64::from(picks)).sqrt();
-    assert!((hits / f64::from(picks) - expected).abs() < 5.0 * spread, "{hits} for {expected}");
+    assert!(
+        (hits / f64::from(picks) - expected).abs() < 5.0 * spread,
+        "{hits} for {expected}"
+    );
 }
 
 fn backends_of(told: &Value) -> Vec<&str> {
@@ -107,22 +127,46 @@ fn backends_of(told: &Value) -> Vec<&str> {
 
 fn a_cookie_is_said_to_hold_or_why_not(driver: Driver) {
     let backends = Fickle::three();
-    let weir = by(driver, "random", &backends).set("sticky.cookie", "weir").start();
+    let weir = by(driver, "random", &backends)
+        .set("sticky.cookie", "weir")
+        .start();
     let answer = ask(&weir, "");
     let home = server(&answer).to_owned();
-    let cookie = answer.get("set-cookie").expect("a cookie").split(';').next().unwrap().to_owned();
+    let cookie = answer
+        .get("set-cookie")
+        .expect("a cookie")
+        .split(';')
+        .next()
+        .unwrap()
+        .to_owned();
     let query = format!("path=/x&cookie=other=1;%20{cookie}");
     let told = explain(&weir, &query);
-    assert_eq!((&told["chosen"], &told["decided_by"]), (&(*home).into(), &"sticky".into()));
-    assert_eq!((&told["sticky"]["backend"], &told["sticky"]["holds"]), (&(*home).into(), &true.into()));
+    assert_eq!(
+        (&told["chosen"], &told["decided_by"]),
+        (&(*home).into(), &"sticky".into())
+    );
+    assert_eq!(
+        (&told["sticky"]["backend"], &told["sticky"]["holds"]),
+        (&(*home).into(), &true.into())
+    );
     assert_eq!(server(&ask(&weir, &format!("Cookie: {cookie}\r\n"))), home);
     assert_eq!(explain(&weir, "")["sticky"]["backend"], Value::Null);
     weir.operate(&home, "drain");
-    assert_eq!(explain(&weir, &query)["decided_by"], "sticky", "draining holds what sticks");
+    assert_eq!(
+        explain(&weir, &query)["decided_by"],
+        "sticky",
+        "draining holds what sticks"
+    );
     weir.operate(&home, "maintenance");
     let told = explain(&weir, &query);
-    assert_eq!((&told["sticky"]["holds"], &told["decided_by"]), (&false.into(), &"strategy".into()));
-    assert!(told["sticky"]["why"].as_str().unwrap().contains("maintenance"), "{told}");
+    assert_eq!(
+        (&told["sticky"]["holds"], &told["decided_by"]),
+        (&false.into(), &"strategy".into())
+    );
+    assert!(
+        told["sticky"]["why"].as_str().unwrap().contains("maintenance"),
+        "{told}"
+    );
     assert_ne!(server(&ask(&weir, &format!("Cookie: {cookie}\r\n"))), home);
 }
 
@@ -140,7 +184,10 @@ fn who_is_left_out_is_said_with_the_reason(driver: Driver) {
     assert_eq!(row(&told, "a")["because"], "its probes say down");
     assert_eq!((&told["eligible"], &told["of"]), (&2.into(), &3.into()));
     let request = &told["request"];
-    assert_eq!((&request["client"], &request["may_be_sent_again"]), (&"203.0.113.7".into(), &false.into()));
+    assert_eq!(
+        (&request["client"], &request["may_be_sent_again"]),
+        (&"203.0.113.7".into(), &false.into())
+    );
     // One takes all of its slots; the other is the choice, and then nobody.
     backends[1].conduct(Conduct::Hang);
     backends[2].conduct(Conduct::Hang);
@@ -157,7 +204,11 @@ fn who_is_left_out_is_said_with_the_reason(driver: Driver) {
             let free = if backends[1].in_flight() == 1 { "c" } else { "b" };
             assert_eq!(told["chosen"], free, "{told}");
         } else {
-            assert_eq!((&told["chosen"], &told["waits"]), (&Value::Null, &true.into()), "{told}");
+            assert_eq!(
+                (&told["chosen"], &told["waits"]),
+                (&Value::Null, &true.into()),
+                "{told}"
+            );
             assert!(full("b") || full("c"));
         }
     }
@@ -174,7 +225,10 @@ fn what_is_no_request_is_refused_with_the_reason() {
         ("header=a:b%0d%0ac:%20d", "a line break"),
         ("method=CONNECT", "method_refused"),
         ("path=/a%20b", "bad_request"),
-        ("header=content-length:%201&header=transfer-encoding:chunked", "framing"),
+        (
+            "header=content-length:%201&header=transfer-encoding:chunked",
+            "framing",
+        ),
         ("path=%zz", "percent-encoded"),
     ] {
         let answer = weir.admin_get(&format!("/explain?{query}"));
@@ -201,21 +255,39 @@ fn the_command_prints_a_table_or_json() {
     let output = run(&weir, &["--path", "/a b", "--client", "203.0.113.7"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("weir would refuse that request"));
-    let arguments = ["--path", "/x?y=1&z", "--client", "203.0.113.7", "-H", "cookie: a=b; c=d"];
+    let arguments = [
+        "--path",
+        "/x?y=1&z",
+        "--client",
+        "203.0.113.7",
+        "-H",
+        "cookie: a=b; c=d",
+    ];
     let output = run(&weir, &arguments);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[0], "GET /x?y=1&z from 203.0.113.7");
-    assert!(text.contains("round-robin: 2 of 3 backends of default may be chosen"), "{text}");
-    let head = lines.iter().position(|line| line.starts_with("BACKEND")).expect("a table");
+    assert!(
+        text.contains("round-robin: 2 of 3 backends of default may be chosen"),
+        "{text}"
+    );
+    let head = lines
+        .iter()
+        .position(|line| line.starts_with("BACKEND"))
+        .expect("a table");
     assert_eq!(lines.len(), head + 4, "{text}");
-    assert!(lines[head + 3].contains("draining") && lines[head + 3].contains("0.0 %"), "{text}");
+    assert!(
+        lines[head + 3].contains("draining") && lines[head + 3].contains("0.0 %"),
+        "{text}"
+    );
     let json = run(&weir, &[&arguments[..], &["--json"]].concat());
     let told: Value = serde_json::from_slice(&json.stdout).expect("JSON");
     let chosen = told["chosen"].as_str().expect("one of them");
     assert!(text.contains(&format!("it goes to {chosen}\n")), "{text}");
-    let gone = Command::new(BINARY).args(["explain", "--admin", "http://127.0.0.1:1"]).output();
+    let gone = Command::new(BINARY)
+        .args(["explain", "--admin", "http://127.0.0.1:1"])
+        .output();
     assert_eq!(gone.expect("run weir explain").status.code(), Some(1));
     let bad = run(&weir, &["-H", "nothing"]);
     assert_eq!(bad.status.code(), Some(2));

@@ -59,7 +59,9 @@ impl Asked {
                     let (name, value) = value
                         .split_once(':')
                         .ok_or_else(|| refused(format!("header={value} is not NAME:VALUE")))?;
-                    asked.headers.push((name.trim().to_owned(), value.trim().to_owned()));
+                    asked
+                        .headers
+                        .push((name.trim().to_owned(), value.trim().to_owned()));
                 }
                 _ => {
                     return Err(refused(format!(
@@ -112,6 +114,10 @@ mod tests {
         ] {
             assert!(read(bad).unwrap_err().contains(says), "{bad}");
         }
-        assert!(read(&"header=a:b&".repeat(65)).unwrap_err().contains("64 headers"));
+        assert!(
+            read(&"header=a:b&".repeat(65))
+                .unwrap_err()
+                .contains("64 headers")
+        );
     }
 }

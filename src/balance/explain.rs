@@ -173,7 +173,14 @@ impl Outlook {
         "a retry takes nobody's turn: it is drawn among the others".clone_into(&mut self.how);
         let shares: Vec<_> = among.iter().map(|&index| (index, 1.0)).collect();
         self.share(1.0, &shares);
-        self.because(pick, ["nobody else is left", "drawn, each alike", "it does not take part"])
+        self.because(
+            pick,
+            [
+                "nobody else is left",
+                "drawn, each alike",
+                "it does not take part",
+            ],
+        )
     }
 }
 
@@ -293,7 +300,10 @@ mod tests {
             last: &|_| None,
         };
         let chances = again.settle(&[], &[0.25; 4]);
-        assert!((chances[2] - 0.5).abs() < 1e-9 && (chances[3] - 0.5).abs() < 1e-9, "{chances:?}");
+        assert!(
+            (chances[2] - 0.5).abs() < 1e-9 && (chances[3] - 0.5).abs() < 1e-9,
+            "{chances:?}"
+        );
         // Nobody takes it: it falls to whom `last` names.
         let again = Again {
             effort: &effort,
@@ -313,7 +323,9 @@ mod tests {
             asked += 1;
             let is_left = |index: u16| !tried.contains(&index);
             let count = (0..12).filter(|&index| is_left(index)).count() as f64;
-            (0..12).map(|index| f64::from(u8::from(is_left(index))) / count).collect()
+            (0..12)
+                .map(|index| f64::from(u8::from(is_left(index))) / count)
+                .collect()
         };
         let effort = Effort::new(LOOKS_MAX / 100);
         let again = Again {
@@ -324,7 +336,10 @@ mod tests {
             last: &|_| None,
         };
         let chances = again.settle(&[], &[1.0 / 12.0; 12]);
-        assert!((chances[10] - 0.5).abs() < 1e-9 && (chances[11] - 0.5).abs() < 1e-9, "{chances:?}");
+        assert!(
+            (chances[10] - 0.5).abs() < 1e-9 && (chances[11] - 0.5).abs() < 1e-9,
+            "{chances:?}"
+        );
         assert_eq!(asked, 100);
     }
 }

@@ -57,7 +57,10 @@ impl Bound {
         if self.max_load < 1.0 {
             return String::new();
         }
-        format!("; who has {} times its share in flight is passed over", self.max_load)
+        format!(
+            "; who has {} times its share in flight is passed over",
+            self.max_load
+        )
     }
 
     #[inline]

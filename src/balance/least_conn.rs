@@ -53,11 +53,7 @@ impl LeastConn {
             pick,
             "the least in flight over its weight; of equals one is drawn, and of idle ones one by weight",
         );
-        let loads: Vec<(usize, f32)> = pick
-            .candidates
-            .iter()
-            .map(|at| (at, pick.load(at)))
-            .collect();
+        let loads: Vec<(usize, f32)> = pick.candidates.iter().map(|at| (at, pick.load(at))).collect();
         for &(at, load) in &loads {
             outlook.figure(at, "load", Figure::Number(load.into()));
         }

@@ -89,7 +89,11 @@ impl Maglev {
                 break;
             };
             let index = usize::from(owner);
-            if outlook.seats.get(index).is_some_and(|seat| seat.figures.is_empty()) {
+            if outlook
+                .seats
+                .get(index)
+                .is_some_and(|seat| seat.figures.is_empty())
+            {
                 outlook.figure(index, "slot", Figure::Count(place % SLOTS));
                 outlook.figure(index, "look", Figure::Count(attempt));
             }
@@ -103,7 +107,8 @@ impl Maglev {
             place = mix(key ^ attempt);
         }
         let full = |at| self.bound.explain_full(at, pick, &mut per_weight);
-        let chosen = chosen.or_else(|| rendezvous(key, &self.identities, pick.members, &pick.candidates, full));
+        let chosen =
+            chosen.or_else(|| rendezvous(key, &self.identities, pick.members, &pick.candidates, full));
         outlook.settle_key(pick, chosen)
     }
 }

@@ -86,7 +86,11 @@ impl P2c {
             };
             outlook.figure(one.index, "load", Figure::Number(one.load.into()));
             outlook.figure(one.index, "drawn_first", Figure::Number(one.first));
-            outlook.figure(one.index, "lighter_than", Figure::Count(all.lighter_than(one.load)));
+            outlook.figure(
+                one.index,
+                "lighter_than",
+                Figure::Count(all.lighter_than(one.load)),
+            );
             outlook.add(one.index, (one.first * beaten + beats) / others);
         }
         outlook.because(

@@ -462,7 +462,9 @@ impl Prequal {
                 let weighed: Vec<_> = loads
                     .iter()
                     .filter(|(_, load)| *load <= cold_most)
-                    .filter_map(|&(at, load)| Some((at, load * band.factor_of(pick.members.get(at)?, pick.now))))
+                    .filter_map(|&(at, load)| {
+                        Some((at, load * band.factor_of(pick.members.get(at)?, pick.now)))
+                    })
                     .collect();
                 let least = if survey.all_equal(band) || weighed.is_empty() {
                     lightest(&loads)

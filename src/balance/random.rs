@@ -29,7 +29,10 @@ impl Random {
     pub fn explain(&self, pick: &Pick<'_>) -> Outlook {
         let mut outlook = Outlook::new(pick, "drawn by weight");
         outlook.share(1.0, &self.weights.shares(&pick.candidates));
-        outlook.because(pick, ["nobody else is left", "drawn by weight", "it has no weight"])
+        outlook.because(
+            pick,
+            ["nobody else is left", "drawn by weight", "it has no weight"],
+        )
     }
 }
 

@@ -124,7 +124,11 @@ impl Ring {
                 continue;
             }
             let index = (point & OWNER) as usize;
-            if outlook.seats.get(index).is_some_and(|seat| seat.figures.is_empty()) {
+            if outlook
+                .seats
+                .get(index)
+                .is_some_and(|seat| seat.figures.is_empty())
+            {
                 outlook.figure(index, "point", Figure::Hash(point & !OWNER));
                 outlook.figure(index, "steps", Figure::Count(step as u64));
             }

@@ -97,13 +97,19 @@ impl WeightedRoundRobin {
         match turns.min().filter(|(away, _)| *away < MAX_SKIPS) {
             Some((_, next)) if !pick.candidates.is_retry() => {
                 outlook.add(next, 1.0);
-                outlook.because(pick, ["its turn is the next", "", "others have their turn before"])
+                outlook.because(
+                    pick,
+                    ["its turn is the next", "", "others have their turn before"],
+                )
             }
             _ => {
                 "drawn by weight: it is a retry, or so many of those before are out that the turn is given up"
                     .clone_into(&mut outlook.how);
                 outlook.share(1.0, &self.weights.shares(&pick.candidates));
-                outlook.because(pick, ["nobody else is left", "drawn by weight", "it has no weight"])
+                outlook.because(
+                    pick,
+                    ["nobody else is left", "drawn by weight", "it has no weight"],
+                )
             }
         }
     }

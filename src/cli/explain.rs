@@ -1,14 +1,15 @@
 //! `weir explain`: asks the admin API of a running weir what would be chosen for a request now, and prints it as a table.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::Value;
 
-use super::{admin_api, exit, values};
+use super::admin::AdminArgs;
+use super::{exit, values};
+use crate::top::client::{Admin, encoded};
 
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
@@ -40,13 +41,8 @@ pub struct ExplainArgs {
     #[arg(long, value_name = "TEXT")]
     key: Option<String>,
 
-    /// The admin address: http://HOST:PORT or unix:/PATH
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9070")]
-    admin: String,
-
-    /// The file with the token of the admin API
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    admin: AdminArgs,
 
     /// Wait no longer than this for the answer
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = values::parse_duration)]
@@ -66,11 +62,11 @@ fn parse_header(text: &str) -> Result<String, String> {
 }
 
 pub fn main(args: ExplainArgs) -> ExitCode {
-    let admin = match admin_api::Admin::new(&args.admin, args.token_file.as_deref()) {
+    let admin = match args.admin.client() {
         Ok(admin) => admin,
         Err(why) => return exit::because(exit::BAD_CONFIGURATION, why),
     };
-    let told = admin.get(&target(&args), args.timeout);
+    let told = ask(&admin, &args);
     let text = told.and_then(|told| {
         if args.json {
             serde_json::to_string_pretty(&told).map_err(|error| error.to_string())
@@ -88,6 +84,12 @@ pub fn main(args: ExplainArgs) -> ExitCode {
     }
 }
 
+fn ask(admin: &Admin, args: &ExplainArgs) -> Result<Value, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("cannot start a runtime: {error}"))?;
+    runtime.block_on(admin.get(&target(args), args.timeout))
+}
+
 fn target(args: &ExplainArgs) -> String {
     let client = args.client.map(|client| client.to_string());
     let mut parameters = vec![("method", args.method.clone()), ("path", args.path.clone())];
@@ -96,7 +98,7 @@ fn target(args: &ExplainArgs) -> String {
     parameters.extend(args.headers.iter().map(|line| ("header", line.clone())));
     let pairs: Vec<String> = parameters
         .iter()
-        .map(|(name, value)| format!("{name}={}", admin_api::encoded(value)))
+        .map(|(name, value)| format!("{name}={}", encoded(value)))
         .collect();
     format!("/explain?{}", pairs.join("&"))
 }
@@ -123,7 +125,9 @@ fn table(told: &Value) -> String {
         word(&told["rule"])
     ));
     if !told["key"].is_null() {
-        let hash = told["key"]["hash"].as_str().unwrap_or("none: the request has no such key");
+        let hash = told["key"]["hash"]
+            .as_str()
+            .unwrap_or("none: the request has no such key");
         lines.push(format!("key by {}: {hash}", word(&told["key"]["by"])));
     }
     if !told["sticky"].is_null() {
@@ -131,7 +135,11 @@ fn table(told: &Value) -> String {
         let backend = sticky["backend"].as_str().unwrap_or("none");
         lines.push(format!("cookie: {backend}: {}", word(&sticky["why"])));
     }
-    lines.push(format!("decided by {}: {}", word(&told["decided_by"]), word(&told["how"])));
+    lines.push(format!(
+        "decided by {}: {}",
+        word(&told["decided_by"]),
+        word(&told["how"])
+    ));
     lines.push(match told["chosen"].as_str() {
         Some(name) => format!("it goes to {name}"),
         None if told["random"] == true => "it is drawn, by the chances below".to_owned(),
@@ -140,7 +148,15 @@ fn table(told: &Value) -> String {
         None => "nobody may be chosen: 503 no_backend".to_owned(),
     });
     lines.push(String::new());
-    let heads = ["backend", "state", "weight", "in flight", "chance", "seen as", "why"];
+    let heads = [
+        "backend",
+        "state",
+        "weight",
+        "in flight",
+        "chance",
+        "seen as",
+        "why",
+    ];
     let mut rows = vec![heads.map(str::to_uppercase).to_vec()];
     for backend in told["backends"].as_array().into_iter().flatten() {
         rows.push(row(backend));
@@ -182,7 +198,12 @@ fn row(backend: &Value) -> Vec<String> {
 /// Lines with columns as wide as they must be; figures stand at the right.
 fn aligned(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.first().map_or(0, Vec::len);
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let cell = |(column, text): (usize, &String)| {
         let width = widths[column];

@@ -3,7 +3,7 @@
 //! The definitions here are the only ones: help, completions and man pages are made from them. Each command has a file
 //! with its `main`, which gives the exit code.
 
-mod admin_api;
+mod admin;
 mod backend;
 mod check;
 mod demo;

@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 use super::admin_state::Clocks;
 use crate::admin::{Asked, Condition, Refused};
 use crate::balance::explain::Figure;
-use crate::balance::pool::{Ask, Explanation};
-use crate::config::{hash_key_name, strategy_name};
+use crate::balance::pool::{Ask, By, Explanation};
 use crate::config::model::HashKey;
+use crate::config::{hash_key_name, strategy_name};
 use crate::http1::{BodyLength, RequestHead};
 use crate::limits::{address, cookie};
 use crate::log;
@@ -61,7 +61,9 @@ pub fn explain(snapshot: &Snapshot, asked: &Asked) -> Result<Value, Refused> {
     };
     let mut explanation = pool.balance.explain(&ask, config.limits.max_inflight);
     if internal {
-        explanation.outlook.answered_by_weir("metrics.path: weir answers this request itself");
+        explanation
+            .outlook
+            .answered_by_weir("metrics.path: weir answers this request itself");
     }
     let name = |index: usize| pool.backends.get(index).map(|backend| backend.name.clone());
     let chosen = explanation.outlook.certain();
@@ -95,7 +97,7 @@ pub fn explain(snapshot: &Snapshot, asked: &Asked) -> Result<Value, Refused> {
         "how": explanation.outlook.how,
         "chosen": chosen.and_then(name),
         "random": chosen.is_none() && chances.iter().any(|chance| *chance > 0.0),
-        "waits": chances.iter().sum::<f64>() < 1e-9 && pool.eligible() > 0 && !internal,
+        "waits": chances.iter().sum::<f64>() < 1e-9 && explanation.by != By::Nobody && !internal,
         "backends": rows(snapshot, &explanation, &clocks),
     }))
 }
@@ -109,7 +111,8 @@ fn key_of(by: &HashKey, text: &str) -> Result<Option<u64>, Refused> {
     match by {
         HashKey::Ip => {
             let client = text.parse();
-            let client = client.map_err(|_| refused(format!("key={text}: strategy.key is \"ip\", and that is none")))?;
+            let client = client
+                .map_err(|_| refused(format!("key={text}: strategy.key is \"ip\", and that is none")))?;
             Ok(key::request_key(by, &RequestHead::new(), b"", Some(client)))
         }
         _ => Ok((!text.is_empty()).then(|| key::hash(text.as_bytes()))),
@@ -125,10 +128,16 @@ fn bytes(asked: &Asked) -> Result<Vec<u8>, Refused> {
     let texts = asked.headers.iter().flat_map(|(name, value)| [name, value]);
     let mut texts = texts.chain([&asked.method, &asked.path]);
     if texts.any(|text| text.contains(['\r', '\n', '\0'])) {
-        return Err(refused("a line break or a NUL stands in no part of a head".to_owned()));
+        return Err(refused(
+            "a line break or a NUL stands in no part of a head".to_owned(),
+        ));
     }
     let mut head = format!("{} {} HTTP/1.1\r\n", asked.method, asked.path);
-    if !asked.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+    if !asked
+        .headers
+        .iter()
+        .any(|(name, _)| name.eq_ignore_ascii_case("host"))
+    {
         head.push_str("Host: weir\r\n");
     }
     for (name, value) in &asked.headers {

@@ -80,7 +80,10 @@ impl Pool {
     pub fn explain(&self, ask: &Ask<'_>, max_in_flight: Option<u32>) -> Explanation {
         let effort = self.strategy.effort(self.members.len());
         let (mut by, mut outlook) = self.explain_pick(ask, &effort);
-        let mut unstuck = ask.sticky.filter(|_| by != By::Sticky).map(|index| self.why_unstuck(index, ask));
+        let mut unstuck = ask
+            .sticky
+            .filter(|_| by != By::Sticky)
+            .map(|index| self.why_unstuck(index, ask));
         let has_room = |index: usize| {
             let member = self.members.get(index);
             max_in_flight.is_none_or(|max| member.is_some_and(|member| member.shared.in_flight() < max))
@@ -148,7 +151,10 @@ impl Pool {
         let shared = &*member.shared;
         let reasons = [
             (member.weight == 0, "its weight is 0"),
-            (shared.has(Flag::Maintenance), "the operator has it in maintenance"),
+            (
+                shared.has(Flag::Maintenance),
+                "the operator has it in maintenance",
+            ),
             (
                 shared.has(Flag::Draining),
                 "the operator drains it: only what sticks to it goes there",
@@ -165,7 +171,10 @@ impl Pool {
                 shared.has(Flag::OnTrial) && !eligible,
                 "on trial, and as many are out as may be",
             ),
-            (member.backup && !eligible, "a backup: enough of the others are well"),
+            (
+                member.backup && !eligible,
+                "a backup: enough of the others are well",
+            ),
             (member.backup, "a backup: too few of the others are well"),
         ];
         let first = reasons.into_iter().find(|(holds, _)| *holds);
@@ -204,7 +213,10 @@ impl Pool {
             let mut outlook = Outlook::new(&scene, "the request's cookie names its backend");
             outlook.add(index, 1.0);
             outlook.say(index, "the cookie names it");
-            return (By::Sticky, outlook.because(&scene, ["", "", "the cookie names another"]));
+            return (
+                By::Sticky,
+                outlook.because(&scene, ["", "", "the cookie names another"]),
+            );
         }
         if let Some(index) = self.would_try(ask) {
             let mut outlook = Outlook::new(
@@ -213,7 +225,10 @@ impl Pool {
             );
             outlook.add(index, 1.0);
             outlook.say(index, "it is on trial and has a place free");
-            return (By::Trial, outlook.because(&scene, ["", "", "another one is on trial"]));
+            return (
+                By::Trial,
+                outlook.because(&scene, ["", "", "another one is on trial"]),
+            );
         }
         let mut outlook = self.strategy.explain(&scene, effort);
         let turned_down = |index: usize| {
@@ -224,7 +239,9 @@ impl Pool {
         let first = outlook.chances();
         if first.iter().sum::<f64>() <= 0.0 {
             // A retry may still have a backup to go to.
-            let spare = self.spare(ask.tried).filter(|&index| self.would_admit(index, ask));
+            let spare = self
+                .spare(ask.tried)
+                .filter(|&index| self.would_admit(index, ask));
             if let Some(index) = spare {
                 outlook.add(index, 1.0);
                 outlook.say(index, "a backup that was not tried, for a retry");
@@ -262,6 +279,9 @@ impl Pool {
                 );
             }
             outlook.replace_chances(&chances);
+            if chances.iter().all(|chance| *chance <= 0.0) {
+                return (By::Nobody, outlook);
+            }
         }
         (By::Strategy, outlook)
     }

@@ -63,16 +63,23 @@ fn agrees(bench: &mut Bench, kind: StrategyKind, strategy: &Strategy, picks: usi
         let chances = outlook.chances();
         let sum: f64 = chances.iter().sum();
         assert!((sum - 1.0).abs() < 1e-6, "{kind:?}: {sum} of {chances:?}");
-        let chosen = bench.pick(|pick, local| strategy.pick(pick, local)).expect("a candidate");
+        let chosen = bench
+            .pick(|pick, local| strategy.pick(pick, local))
+            .expect("a candidate");
         assert!(chances[chosen] > 0.0, "{kind:?}: {chosen} of {chances:?}");
         if let Some(certain) = outlook.certain() {
             assert_eq!(chosen, certain, "{kind:?}");
         }
         counts[chosen] += 1;
-        expected.iter_mut().zip(&chances).for_each(|(sum, chance)| *sum += chance);
+        expected
+            .iter_mut()
+            .zip(&chances)
+            .for_each(|(sum, chance)| *sum += chance);
     }
     // What is certain is exact; of the rest the test sees the sums.
-    expected.iter_mut().for_each(|sum| *sum = if *sum < 1e-6 { 0.0 } else { *sum });
+    expected
+        .iter_mut()
+        .for_each(|sum| *sum = if *sum < 1e-6 { 0.0 } else { *sum });
     chi_square(&counts, &expected);
 }
 
@@ -80,9 +87,15 @@ fn agrees(bench: &mut Bench, kind: StrategyKind, strategy: &Strategy, picks: usi
 fn scene(seed: u64, size: usize) -> Bench {
     let mut random = fastrand::Rng::with_seed(seed);
     let equal = random.bool();
-    let weights: Vec<u16> = (0..size).map(|_| if equal { 3 } else { random.u16(1..12) }).collect();
+    let weights: Vec<u16> = (0..size)
+        .map(|_| if equal { 3 } else { random.u16(1..12) })
+        .collect();
     let tiers = members(&weights).into_iter();
-    let mut bench = Bench::of(tiers.map(|member| member.in_tier(random.u16(..3), false)).collect());
+    let mut bench = Bench::of(
+        tiers
+            .map(|member| member.in_tier(random.u16(..3), false))
+            .collect(),
+    );
     bench.local = Local::new(seed);
     let busy = random.u32(..5);
     for at in 0..size {
@@ -112,7 +125,11 @@ fn picks_come_out_as_they_explain_themselves() {
             // Requests with a key are certain.
             for key in [Some(seed), Some(!seed), None] {
                 bench.key = key;
-                let picks = if key.is_some() && !takes_turns(kind) { 200 } else { PICKS / 4 };
+                let picks = if key.is_some() && !takes_turns(kind) {
+                    200
+                } else {
+                    PICKS / 4
+                };
                 agrees(&mut bench, kind, &strategy, picks);
             }
         }
@@ -265,7 +282,8 @@ impl Fixture {
             counts[choice.index] += 1;
             assert!(certain.is_none_or(|certain| certain == choice.index));
             let log = &mut |_| {};
-            self.pool.settle(choice, Outcome::Nothing, Duration::ZERO, self.now, log);
+            self.pool
+                .settle(choice, Outcome::Nothing, Duration::ZERO, self.now, log);
         }
         chi_square(&counts, &chances);
         explanation
@@ -286,20 +304,37 @@ fn the_first_reason_of_the_table_is_given() {
     fixture.set(1, Flag::Draining);
     let probe = |index, verdict| fixture.pool.probe(index, verdict, fixture.now, &mut |_| {});
     probe(3, Verdict::Dead);
-    let why = |index| (fixture.pool.standing(index).eligible, fixture.pool.standing(index).why);
+    let why = |index| {
+        (
+            fixture.pool.standing(index).eligible,
+            fixture.pool.standing(index).why,
+        )
+    };
     assert_eq!(why(0), (false, "the operator has it in maintenance"));
     assert!(why(1).1.starts_with("the operator drains it"));
     assert_eq!(why(2), (false, "its weight is 0"));
     assert_eq!(why(3), (false, "nobody listens there"));
     assert_eq!(why(4), (true, ""));
     assert_eq!(why(6), (false, "a backup: enough of the others are well"));
-    assert!(fixture.pool.explain(&fixture.ask(), None).rule.starts_with("who is well"));
+    assert!(
+        fixture
+            .pool
+            .explain(&fixture.ask(), None)
+            .rule
+            .starts_with("who is well")
+    );
     [4, 5].into_iter().for_each(|index| probe(index, Verdict::Sick));
     assert_eq!(why(5), (false, "its probes say down"));
     assert_eq!(why(6), (true, "a backup: too few of the others are well"));
     probe(6, Verdict::Sick);
     assert_eq!(why(5), (true, "its probes say down"));
-    assert!(fixture.pool.explain(&fixture.ask(), None).rule.starts_with("panic"));
+    assert!(
+        fixture
+            .pool
+            .explain(&fixture.ask(), None)
+            .rule
+            .starts_with("panic")
+    );
 }
 
 #[test]
@@ -331,12 +366,21 @@ fn an_open_breaker_says_until_when() {
     let mut failures = 0;
     while failures < threshold {
         let choice = fixture.pool.pick(&ask, &mut fixture.local).expect("a backend");
-        let outcome = if choice.index == 1 { Outcome::Reset } else { Outcome::Nothing };
+        let outcome = if choice.index == 1 {
+            Outcome::Reset
+        } else {
+            Outcome::Nothing
+        };
         failures += u32::from(choice.index == 1);
-        fixture.pool.settle(choice, outcome, Duration::ZERO, fixture.now, &mut |_| {});
+        fixture
+            .pool
+            .settle(choice, outcome, Duration::ZERO, fixture.now, &mut |_| {});
     }
     let standing = fixture.pool.standing(1);
-    assert_eq!((standing.eligible, &*standing.words()), (false, "its breaker is open"));
+    assert_eq!(
+        (standing.eligible, &*standing.words()),
+        (false, "its breaker is open")
+    );
     let reset = Config::default().circuit_breaker.reset_timeout;
     assert_eq!(standing.until, Some(fixture.now + reset));
     assert_eq!(fixture.agrees(&ask).outlook.seats[1].chance, 0.0);
@@ -351,7 +395,11 @@ fn cookies_trials_and_doubts_come_before_the_strategy() {
     };
     assert_eq!(fixture.agrees(&sticky).by, By::Sticky);
     fixture.set(0, Flag::Draining);
-    assert_eq!(fixture.agrees(&sticky).by, By::Sticky, "draining holds what sticks");
+    assert_eq!(
+        fixture.agrees(&sticky).by,
+        By::Sticky,
+        "draining holds what sticks"
+    );
     fixture.set(0, Flag::Maintenance);
     let explained = fixture.agrees(&sticky);
     assert_eq!(explained.by, By::Strategy);
@@ -368,7 +416,10 @@ fn cookies_trials_and_doubts_come_before_the_strategy() {
         ..ask
     };
     let explained = fixture.agrees(&once);
-    assert_eq!((explained.by, explained.outlook.seats[1].chance), (By::Strategy, 0.0));
+    assert_eq!(
+        (explained.by, explained.outlook.seats[1].chance),
+        (By::Strategy, 0.0)
+    );
     // While the trial is out nobody else may go there.
     let trial = fixture.pool.pick(&ask, &mut fixture.local).expect("a trial");
     assert_eq!(trial.index, 1);
@@ -379,7 +430,9 @@ fn cookies_trials_and_doubts_come_before_the_strategy() {
     fixture.agrees(&ask);
 
     let mut fixture = Fixture::new(&[1, 2, 3, 1], random);
-    fixture.pool.members()[2].shared.doubt(fixture.now + Duration::from_secs(1));
+    fixture.pool.members()[2]
+        .shared
+        .doubt(fixture.now + Duration::from_secs(1));
     let once = Ask {
         may_try: false,
         ..fixture.ask()
@@ -398,7 +451,10 @@ fn who_is_full_is_passed_over_and_if_all_are_the_request_waits() {
     begin(2);
     let explained = fixture.pool.explain(&fixture.ask(), Some(1));
     let chances = explained.outlook.chances();
-    assert!((chances[0] - 1.0 / 3.0).abs() < 1e-9 && chances[2] == 0.0, "{chances:?}");
+    assert!(
+        (chances[0] - 1.0 / 3.0).abs() < 1e-9 && chances[2] == 0.0,
+        "{chances:?}"
+    );
     assert_eq!(explained.outlook.seats[2].why, "it is full (limits.max_inflight)");
     // A full one that the cookie names is left for what the strategy says.
     let sticky = Ask {
