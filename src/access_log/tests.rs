@@ -231,7 +231,9 @@ fn every_field_and_every_key_is_in_the_document() {
     }
     let mut record = record();
     for part in PARTS {
-        record.captured.keep(part, b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+        record
+            .captured
+            .keep(part, b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
     }
     record.captured.keep_header(b"accept", b"*/*");
     record.attempted(attempt(Kind::First, Outcome::Abandoned));
@@ -255,7 +257,13 @@ fn every_field_and_every_key_is_in_the_document() {
     for reason in Reason::ALL {
         let letters = Termination::of(reason).letters();
         for (letter, column) in letters.chars().zip(["| first |", "| second |"]) {
-            let table = document.split(column).nth(1).unwrap().split("\n\n").next().unwrap();
+            let table = document
+                .split(column)
+                .nth(1)
+                .unwrap()
+                .split("\n\n")
+                .next()
+                .unwrap();
             assert!(table.contains(&format!("\n| `{letter}` |")), "{letters}");
         }
     }

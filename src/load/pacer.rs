@@ -155,7 +155,6 @@ mod tests {
     fn everybody_is_woken_in_time_and_in_order() {
         for choice in [DriverChoice::Auto, DriverChoice::Epoll] {
             let mut climbed = climb(choice, |step| Runtime::build(step, 256)).unwrap();
-            // A task of its own: where the runtime's first future yields, nobody else gets a turn.
             climbed
                 .runtime
                 .block_on(async { monoio::spawn(wake_and_look()).await });
