@@ -174,6 +174,7 @@ fn who_is_left_out_is_said_with_the_reason(driver: Driver) {
     let backends = Fickle::three();
     backends[0].health(Conduct::Status(500));
     let weir = by(driver, "least-conn", &backends)
+        .set("health_check.type", "http")
         .set("health_check.interval", "50ms")
         .set("limits.max_inflight", 1)
         .start();
@@ -211,6 +212,39 @@ fn who_is_left_out_is_said_with_the_reason(driver: Driver) {
             );
             assert!(full("b") || full("c"));
         }
+    }
+}
+
+#[test]
+fn what_weir_answers_itself_is_said() {
+    let backends = Fickle::three();
+    let weir = by(Driver::Epoll, "consistent_hash", &backends)
+        .set("http.max_body_bytes", "10")
+        .start();
+    let told = explain(&weir, "path=/metrics?format=json&client=127.0.0.1");
+    assert_eq!(
+        (&told["decided_by"], &told["chosen"]),
+        (&"weir".into(), &Value::Null)
+    );
+    assert_eq!(
+        (&told["waits"], &row(&told, "a")["chance"]),
+        (&false.into(), &0.0.into())
+    );
+    // From a stranger it is a request as any other, and known by who asks.
+    let told = explain(&weir, "path=/metrics&client=203.0.113.7");
+    assert_eq!(told["decided_by"], "strategy");
+    let known = explain(&weir, "path=/metrics&key=203.0.113.7");
+    assert_eq!(
+        (&known["chosen"], &known["key"]["hash"]),
+        (&told["chosen"], &told["key"]["hash"])
+    );
+    for (query, says) in [
+        ("key=somebody", "strategy.key is"),
+        ("method=POST&header=content-length:%2011", "body_too_large"),
+    ] {
+        let answer = weir.admin_get(&format!("/explain?{query}"));
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        assert!(answer.status() == 400 && text.contains(says), "{query}: {text}");
     }
 }
 

@@ -496,8 +496,7 @@ fn the_largest_pool_in_the_worst_state_is_explained_in_bounded_time() {
         let took = began.elapsed();
         let sum: f64 = explained.outlook.chances().iter().sum();
         assert!((sum - 1.0).abs() < 1e-6, "{kind:?}: {sum}");
-        println!("{kind:?}: {took:?}");
-        assert!(took < Duration::from_secs(20), "{kind:?}: {took:?}");
+        assert!(took < Duration::from_secs(5), "{kind:?}: {took:?}");
     }
 }
 
