@@ -20,12 +20,13 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "run",
     "check",
     "demo",
     "backend",
     "experiment",
+    "explain",
     "health",
     "hdr",
     "load",

@@ -7,6 +7,7 @@
 
 mod command;
 mod exchanges;
+mod explain;
 mod exposition;
 mod guard;
 mod hdr;
@@ -27,6 +28,7 @@ use crate::metrics::history::History;
 use crate::metrics::{BackendState, Dropped, Info, Shard, Snapshot};
 
 pub use command::{Command, Commander, Refused};
+pub use explain::{Asked, Explainer};
 pub use guard::Guard;
 pub use page::Live;
 pub use serve::{Listener, serve};
@@ -82,6 +84,8 @@ pub struct State {
     pub backend: Box<dyn Fn(usize) -> BackendState + Send + Sync>,
     /// Every backend of every pool as it is now, in the order of the configuration.
     pub views: Box<dyn Fn() -> Vec<BackendView> + Send + Sync>,
+    /// What would be chosen for a request.
+    pub explain: Box<Explainer>,
     /// What each worker's ring is at.
     pub rings: Box<dyn Fn() -> Vec<serde_json::Value> + Send + Sync>,
     /// Exchanges worth a look; none: none is kept.

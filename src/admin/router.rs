@@ -18,7 +18,7 @@ use super::log_level;
 use super::page::{File, stream};
 use super::profiling::Profile;
 use super::view::BackendView;
-use super::{DEFAULT_POOL, Phase, State, Surface, guard, hdr};
+use super::{Asked, DEFAULT_POOL, Phase, State, Surface, guard, hdr};
 use crate::events;
 use crate::metrics::text::Format;
 
@@ -55,6 +55,7 @@ enum Resource {
     /// Rows of the history.
     History,
     Exchanges,
+    Explain,
     /// All backends, or those of one pool.
     Backends(Option<String>),
     Backend {
@@ -194,6 +195,16 @@ async fn admitted(
             };
             exchanges::answer(state, &filter).map(|value| json(StatusCode::OK, &value))
         }
+        Resource::Explain => {
+            let asked = Asked::read(request.uri().query().unwrap_or_default(), decoded)?;
+            // In a large pool it may take a while, and this thread has others to answer.
+            let state = state.clone();
+            let told = tokio::task::spawn_blocking(move || (state.explain)(&asked)).await;
+            let failed = |error: tokio::task::JoinError| {
+                Refused::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+            };
+            told.map_err(failed)?.map(|value| json(StatusCode::OK, &value))
+        }
         Resource::Backends(pool) => backends(state, pool.as_deref()),
         Resource::Backend { pool, name } => {
             let view = backend(state, &pool, &name)?;
@@ -268,6 +279,7 @@ fn find(path: &str, surface: Surface) -> Result<Option<Resource>, Refused> {
         ["events"] => Some(Resource::Events),
         ["history"] => Some(Resource::History),
         ["exchanges"] => Some(Resource::Exchanges),
+        ["explain"] => Some(Resource::Explain),
         ["log-level"] => Some(Resource::LogLevel(None)),
         ["log-level", module] => Some(Resource::LogLevel(Some(decoded(module)?))),
         ["reload"] => Some(Resource::Change(Change::Reload)),

@@ -120,6 +120,7 @@ fn guarded(guard: Guard) -> Fixture {
             1 => Phase::Ready,
             _ => Phase::Draining,
         }),
+        explain: Box::new(|asked| Ok(json!({ "path": asked.path }))),
         rings: Box::new(Vec::new),
         kept: None,
         history: Arc::default(),

@@ -67,6 +67,21 @@ impl Weights {
         })
     }
 
+    /// In which proportion [`Self::draw`] comes to each candidate; one at least is more than 0.
+    pub fn shares(&self, candidates: &Candidates<'_>) -> Vec<(usize, f64)> {
+        let weight = |at: usize| f64::from(self.weights.get(at).copied().unwrap_or(0));
+        let mut shares: Vec<_> = candidates
+            .iter()
+            .map(|at| (at, if self.are_equal() { 1.0 } else { weight(at) }))
+            .collect();
+        if shares.iter().all(|(_, share)| *share <= 0.0)
+            && let Some((_, share)) = shares.last_mut()
+        {
+            *share = 1.0;
+        }
+        shares
+    }
+
     /// A candidate, each with the same probability.
     #[inline]
     pub fn draw_uniform(&self, candidates: &Candidates<'_>, random: &mut fastrand::Rng) -> Option<usize> {

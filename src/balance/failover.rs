@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
 
+use super::explain::Outlook;
 use super::pick::{Local, Member, Pick};
 
 #[derive(Debug)]
@@ -55,6 +56,48 @@ impl Failover {
     /// The next in turn of those that take part. A retry takes nobody's turn: it is drawn.
     #[inline]
     pub fn pick(&self, pick: &Pick<'_>, local: &mut Local) -> Option<usize> {
+        let (candidates, end) = self.taking_part(pick);
+        if candidates == 0 {
+            return None;
+        }
+        let turn = if pick.candidates.is_retry() {
+            local.random.usize(..candidates)
+        } else {
+            self.cursor.fetch_add(1, Ordering::Relaxed) % candidates
+        };
+        // Between the count and the look at the bits somebody may have left, or another tier be needed.
+        self.nth(pick, end, turn)
+            .or_else(|| self.nth(pick, end, 0))
+            .or_else(|| self.nth(pick, self.parts.len(), 0))
+    }
+
+    /// What [`Self::pick`] would come to.
+    pub fn explain(&self, pick: &Pick<'_>) -> Outlook {
+        let (candidates, end) = self.taking_part(pick);
+        let order: Vec<usize> = (0..candidates)
+            .filter_map(|turn| self.nth(pick, end, turn))
+            .collect();
+        let outlook = Outlook::new(
+            pick,
+            format!(
+                "the lowest priorities with {} that may be chosen take turns, over all workers",
+                self.tier_min
+            ),
+        );
+        let mut outlook = if pick.candidates.is_retry() {
+            outlook.draw_alike(pick, &order)
+        } else {
+            outlook.take_turns(pick, &order, self.cursor.load(Ordering::Relaxed))
+        };
+        for index in pick.candidates.iter().filter(|index| !order.contains(index)) {
+            outlook.say(index, "its tier stands by");
+        }
+        outlook
+    }
+
+    /// How many candidates take part, and where their tiers end among the parts.
+    #[inline]
+    fn taking_part(&self, pick: &Pick<'_>) -> (usize, usize) {
         let (mut eligible, mut candidates, mut end) = (0, 0, 0);
         for tier in &self.tiers {
             if eligible >= self.tier_min && candidates > 0 {
@@ -71,18 +114,7 @@ impl Failover {
             }
             end = tier.end;
         }
-        if candidates == 0 {
-            return None;
-        }
-        let turn = if pick.candidates.is_retry() {
-            local.random.usize(..candidates)
-        } else {
-            self.cursor.fetch_add(1, Ordering::Relaxed) % candidates
-        };
-        // Between the count and the look at the bits somebody may have left, or another tier be needed.
-        self.nth(pick, end, turn)
-            .or_else(|| self.nth(pick, end, 0))
-            .or_else(|| self.nth(pick, self.parts.len(), 0))
+        (candidates, end)
     }
 
     /// The candidate with `n` others before it in the first parts.

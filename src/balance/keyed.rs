@@ -41,6 +41,30 @@ impl Bound {
         if self.max_load < 1.0 {
             return false;
         }
+        self.is_over(index, pick, || {
+            *per_weight.get_or_insert_with(|| self.per_weight(pick))
+        })
+    }
+
+    /// As [`Self::is_full`] for somebody who explains: keeps nothing for other picks.
+    pub fn explain_full(&self, index: usize, pick: &Pick<'_>, per_weight: &mut Option<f64>) -> bool {
+        let sum = || self.last_sum(pick).unwrap_or_else(|| total(pick));
+        self.max_load >= 1.0 && self.is_over(index, pick, || *per_weight.get_or_insert_with(sum))
+    }
+
+    /// The bound, for people; empty without one.
+    pub fn words(&self) -> String {
+        if self.max_load < 1.0 {
+            return String::new();
+        }
+        format!(
+            "; who has {} times its share in flight is passed over",
+            self.max_load
+        )
+    }
+
+    #[inline]
+    fn is_over(&self, index: usize, pick: &Pick<'_>, per_weight: impl FnOnce() -> f64) -> bool {
         let Some(member) = pick.members.get(index) else {
             return false;
         };
@@ -48,9 +72,8 @@ impl Bound {
         if in_flight <= ALWAYS_ALLOWED {
             return false;
         }
-        let per_weight = *per_weight.get_or_insert_with(|| self.per_weight(pick));
         // What is a whole number but for rounding is that number.
-        let most = (self.max_load * per_weight * f64::from(member.weight) - 1e-6).ceil();
+        let most = (self.max_load * per_weight() * f64::from(member.weight) - 1e-6).ceil();
         f64::from(in_flight) >= most
     }
 
@@ -59,15 +82,20 @@ impl Bound {
         if pick.members.len() <= EXACT_MEMBERS {
             return total(pick);
         }
-        let tick = pick.now.0 as u32;
-        let last = self.last.load(Ordering::Relaxed);
-        if last as u32 == tick && last >> 32 != 0 {
-            return f64::from(f32::from_bits((last >> 32) as u32));
+        if let Some(last) = self.last_sum(pick) {
+            return last;
         }
         let total = total(pick);
-        let bits = u64::from((total as f32).to_bits());
+        let (bits, tick) = (u64::from((total as f32).to_bits()), pick.now.0 as u32);
         self.last.store(bits << 32 | u64::from(tick), Ordering::Relaxed);
         total
+    }
+
+    /// The sum of this tick, in pools where it is taken once.
+    fn last_sum(&self, pick: &Pick<'_>) -> Option<f64> {
+        let last = self.last.load(Ordering::Relaxed);
+        let kept = pick.members.len() > EXACT_MEMBERS && last as u32 == pick.now.0 as u32 && last >> 32 != 0;
+        kept.then(|| f64::from(f32::from_bits((last >> 32) as u32)))
     }
 }
 

@@ -5,6 +5,7 @@
 //! all that are idle share by weight.
 
 use super::draw::{Lightest, Weights, by_weight, each_member};
+use super::explain::{Figure, Outlook, lightest};
 use super::pick::{Local, Member, Pick};
 
 #[derive(Debug)]
@@ -44,6 +45,41 @@ impl LeastConn {
                 0.0
             }
         })
+    }
+
+    /// What [`Self::pick`] would come to.
+    pub fn explain(&self, pick: &Pick<'_>) -> Outlook {
+        let mut outlook = Outlook::new(
+            pick,
+            "the least in flight over its weight; of equals one is drawn, and of idle ones one by weight",
+        );
+        let loads: Vec<(usize, f32)> = pick.candidates.iter().map(|at| (at, pick.load(at))).collect();
+        for &(at, load) in &loads {
+            outlook.figure(at, "load", Figure::Number(load.into()));
+        }
+        let plain = self.equal && pick.slow_start.is_none();
+        let idle: Vec<(usize, f64)> = loads
+            .iter()
+            .filter(|(at, _)| pick.in_flight(*at) == 0)
+            .map(|&(at, _)| (at, f64::from(pick.weight(at))))
+            .collect();
+        let least = lightest(&loads);
+        for &at in &least {
+            let chance = 1.0 / least.len() as f64;
+            if plain || pick.in_flight(at) > 0 {
+                outlook.add(at, chance);
+            } else {
+                outlook.share(chance, &idle);
+            }
+        }
+        outlook.because(
+            pick,
+            [
+                "it has the least in flight over its weight",
+                "it is one of the least loaded, and one of these is drawn",
+                "it has more in flight over its weight",
+            ],
+        )
     }
 }
 

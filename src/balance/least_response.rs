@@ -19,6 +19,7 @@
 use std::time::Duration;
 
 use super::draw::{Lightest, Weights, window};
+use super::explain::{Figure, Outlook, lightest};
 use super::pick::{Local, Member, Pick};
 use crate::clock::Millis;
 
@@ -29,7 +30,7 @@ const WINDOW: usize = 8;
 const MAX_UNKNOWN: u32 = 2;
 
 /// One pick in so many goes to whoever has not been asked for longest.
-const TRICKLE: u64 = 512;
+pub(super) const TRICKLE: u64 = 512;
 
 /// Who was asked within this is not asked for the sake of asking.
 const ASKED_LATELY: Duration = Duration::from_secs(1);
@@ -63,6 +64,11 @@ impl Band {
             best,
             end: (best * width).max(best + SLACK_US),
         }
+    }
+
+    /// Every width that may be drawn: its probability, and random bits that give it.
+    pub fn widths() -> impl Iterator<Item = (f64, u64)> {
+        (0..=16).map(|zeros: i32| (0.5f64.powi((zeros + 1).min(16)), u64::MAX >> zeros))
     }
 
     /// What a load counts more for the sake of a response time.
@@ -153,6 +159,61 @@ pub(super) fn start(pick: &Pick<'_>, limit: usize, random: &mut fastrand::Rng) -
     }
 }
 
+/// Where windows of so many may begin in a pool, each with the same probability.
+pub(super) fn starts(members: usize, limit: usize) -> usize {
+    if members <= limit { 1 } else { members }
+}
+
+/// Looks at backends that explaining one choice takes, from windows of so many.
+pub(super) fn window_looks(members: usize, limit: usize) -> usize {
+    starts(members, limit) * members.min(limit) * Band::widths().count()
+}
+
+pub(super) fn looks(members: usize) -> usize {
+    window_looks(members, WINDOW)
+}
+
+/// What one window of a pick holds: loads, what `survey` makes of them, and who would be asked because nobody has for long.
+pub(super) fn explain_window(
+    pick: &Pick<'_>,
+    start: usize,
+    limit: usize,
+    load: impl Fn(&Member) -> f32,
+) -> (Vec<(usize, f32)>, Survey, Option<usize>) {
+    let mut loads = Vec::new();
+    let mut survey = Survey::new();
+    // What it draws of equals is not asked for.
+    let mut unused = fastrand::Rng::with_seed(0);
+    window(pick, start, limit, |at, member| {
+        loads.push((at, load(member)));
+        survey.see(at, load(member), member, pick.now, &mut unused);
+    });
+    let forgotten = if pick.candidates.is_retry() {
+        None
+    } else {
+        forgotten(pick, start, limit)
+    };
+    (loads, survey, forgotten)
+}
+
+/// The figures of everybody, as a pick with the narrowest band sees them that looks at all.
+pub(super) fn explain_figures(outlook: &mut Outlook, pick: &Pick<'_>, load: impl Fn(&Member) -> f32) {
+    let (loads, survey, _) = explain_window(pick, 0, pick.members.len(), &load);
+    let band = Band::new(survey.best, u64::MAX);
+    for (at, load) in loads {
+        let Some(member) = pick.members.get(at) else {
+            continue;
+        };
+        if let Some(reading) = member.shared.latency().reading(pick.now) {
+            let millis = f64::from(reading.average) / 1e3;
+            outlook.figure(at, "response_ms", Figure::Number(millis));
+        }
+        outlook.figure(at, "load", Figure::Number(load.into()));
+        let score = load * band.factor_of(member, pick.now);
+        outlook.figure(at, "score", Figure::Number(score.into()));
+    }
+}
+
 #[derive(Debug)]
 pub struct LeastResponse {
     equal: bool,
@@ -192,7 +253,62 @@ impl LeastResponse {
         }
         idle_by_weight(pick, band, start, &mut local.random).or(Some(index))
     }
+
+    /// What [`Self::pick`] would come to.
+    pub fn explain(&self, pick: &Pick<'_>) -> Outlook {
+        let mut outlook = Outlook::new(
+            pick,
+            "the least in flight over its weight among those about as fast as the fastest; now and then a slower \
+             one, or one that nobody has asked for long",
+        );
+        explain_figures(&mut outlook, pick, |member| pick.load_of(member));
+        let starts = starts(pick.members.len(), WINDOW);
+        for start in 0..starts {
+            let mut chance = 1.0 / starts as f64;
+            let (loads, survey, forgotten) =
+                explain_window(pick, start, WINDOW, |member| pick.load_of(member));
+            if let Some(index) = forgotten {
+                outlook.add(index, chance / TRICKLE as f64);
+                chance -= chance / TRICKLE as f64;
+            }
+            for (part, random) in Band::widths() {
+                let band = Band::new(survey.best, random);
+                let factor = |at: usize| {
+                    let member = pick.members.get(at);
+                    member.map_or(LAST, |member| band.factor_of(member, pick.now))
+                };
+                let weighed: Vec<_> = loads.iter().map(|&(at, load)| (at, load * factor(at))).collect();
+                let least = if survey.all_equal(band) {
+                    lightest(&loads)
+                } else {
+                    lightest(&weighed)
+                };
+                let idle: Vec<(usize, f64)> = loads
+                    .iter()
+                    .filter(|&&(at, _)| pick.in_flight(at) == 0 && factor(at) <= 1.0 && pick.weight(at) > 0.0)
+                    .map(|&(at, _)| (at, f64::from(pick.weight(at))))
+                    .collect();
+                for &at in &least {
+                    let chance = chance * part / least.len() as f64;
+                    let stays = (self.equal && pick.slow_start.is_none()) || pick.in_flight(at) > 0;
+                    if stays || idle.is_empty() {
+                        outlook.add(at, chance);
+                    } else {
+                        outlook.share(chance, &idle);
+                    }
+                }
+            }
+        }
+        outlook.because(pick, WHY)
+    }
 }
+
+/// Why a candidate has its chance here and under `prequal`.
+pub(super) const WHY: [&str; 3] = [
+    "nobody else is left",
+    "by its score, drawn among equals",
+    "it is too busy or too slow beside others",
+];
 
 /// The one with the least load, latencies beyond the band counted.
 fn light_and_fast(pick: &Pick<'_>, band: Band, start: usize, random: &mut fastrand::Rng) -> Option<usize> {

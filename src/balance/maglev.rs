@@ -9,6 +9,7 @@
 //! say, and each takes the slot that it likes best of those left. Turns go by identity, so that the order in the
 //! configuration means nothing.
 
+use super::explain::{Figure, Outlook};
 use super::hash::{identities, mix};
 use super::keyed::{Bound, rendezvous};
 use super::p2c::P2c;
@@ -63,6 +64,52 @@ impl Maglev {
         rendezvous(key, &self.identities, pick.members, &pick.candidates, |at| {
             self.bound.is_full(at, pick, &mut per_weight)
         })
+    }
+
+    /// What [`Self::pick`] would come to.
+    pub fn explain(&self, pick: &Pick<'_>) -> Outlook {
+        let Some(key) = pick.key else {
+            let mut outlook = self.keyless.explain(pick);
+            outlook.how.insert_str(0, "the request has no key: ");
+            return outlook;
+        };
+        let key = mix(key);
+        let mut outlook = Outlook::new(
+            pick,
+            format!(
+                "the key's slot is {} of {SLOTS}, and further ones while its owner may not be chosen{}",
+                key % SLOTS,
+                self.bound.words()
+            ),
+        );
+        let (mut chosen, mut per_weight) = (None, None);
+        let mut place = key;
+        for attempt in 1..=MAX_TRIES {
+            let Some(&owner) = self.slots.get((place % SLOTS) as usize) else {
+                break;
+            };
+            let index = usize::from(owner);
+            if outlook
+                .seats
+                .get(index)
+                .is_some_and(|seat| seat.figures.is_empty())
+            {
+                outlook.figure(index, "slot", Figure::Count(place % SLOTS));
+                outlook.figure(index, "look", Figure::Count(attempt));
+            }
+            if chosen.is_none() && pick.candidates.contains(index) {
+                if self.bound.explain_full(index, pick, &mut per_weight) {
+                    outlook.say(index, "passed over: it has more than max_load allows in flight");
+                } else {
+                    chosen = Some(index);
+                }
+            }
+            place = mix(key ^ attempt);
+        }
+        let full = |at| self.bound.explain_full(at, pick, &mut per_weight);
+        let chosen =
+            chosen.or_else(|| rendezvous(key, &self.identities, pick.members, &pick.candidates, full));
+        outlook.settle_key(pick, chosen)
     }
 }
 

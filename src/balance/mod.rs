@@ -8,6 +8,7 @@ pub mod breaker;
 pub mod budget;
 mod draw;
 pub mod ejection;
+pub mod explain;
 pub mod failover;
 mod gate;
 pub mod hash;
@@ -39,6 +40,7 @@ mod testing;
 mod tests;
 pub mod weighted_round_robin;
 
+use explain::{Again, Effort, Outlook};
 use failover::Failover;
 use least_conn::LeastConn;
 use least_response::LeastResponse;
@@ -131,6 +133,62 @@ impl Strategy {
         }
     }
 
+    /// What one explanation of this strategy may take, in a pool of so many.
+    pub fn effort(&self, members: usize) -> Effort {
+        Effort::new(match self {
+            Strategy::LeastResponse(_) => least_response::looks(members),
+            Strategy::Prequal(_) => prequal::looks(members),
+            _ => members,
+        })
+    }
+
+    /// What [`Self::pick`] would come to now, without doing it. For people.
+    pub fn explain(&self, pick: &Pick<'_>, effort: &Effort) -> Outlook {
+        let mut outlook = self.explain_choice(pick);
+        if pick.slow_start.is_none() || self.knows_ramps() || pick.candidates.tried().len() > RAMP_TRIED {
+            return outlook;
+        }
+        let by_key = pick.key.map(ramp_draw);
+        let again = Again {
+            effort,
+            tries: RAMP_TRIES,
+            choose: &mut |tried| {
+                let others = Pick {
+                    candidates: pick.candidates.with_tried(tried),
+                    ..*pick
+                };
+                self.explain_choice(&others).chances()
+            },
+            refusal: &|index| match (by_key, pick.ramp(index)) {
+                (_, ramp) if ramp >= 1.0 => 0.0,
+                (Some(draw), ramp) => f64::from(u8::from(draw >= ramp)),
+                (None, ramp) => f64::from(1.0 - ramp),
+            },
+            last: &|first| first,
+        };
+        let chances = again.settle(pick.candidates.tried(), &outlook.chances());
+        outlook.replace_chances(&chances);
+        outlook
+            .how
+            .push_str("; who ramps up takes only that share of what falls to it");
+        outlook
+    }
+
+    fn explain_choice(&self, pick: &Pick<'_>) -> Outlook {
+        match self {
+            Strategy::RoundRobin(strategy) => strategy.explain(pick),
+            Strategy::WeightedRoundRobin(strategy) => strategy.explain(pick),
+            Strategy::Random(strategy) => strategy.explain(pick),
+            Strategy::LeastConn(strategy) => strategy.explain(pick),
+            Strategy::P2c(strategy) => strategy.explain(pick),
+            Strategy::LeastResponse(strategy) => strategy.explain(pick),
+            Strategy::ConsistentHash(strategy) => strategy.explain(pick),
+            Strategy::Maglev(strategy) => strategy.explain(pick),
+            Strategy::Prequal(strategy) => strategy.explain(pick),
+            Strategy::Failover(strategy) => strategy.explain(pick),
+        }
+    }
+
     /// Whether ramps are part of the loads that it compares.
     fn knows_ramps(&self) -> bool {
         matches!(
@@ -151,9 +209,7 @@ impl Strategy {
         for (to, from) in tried.iter_mut().zip(pick.candidates.tried()) {
             *to = *from;
         }
-        let by_key = pick
-            .key
-            .map(|key| (hash::mix(!key) >> 40) as f32 / (1 << 24) as f32);
+        let by_key = pick.key.map(ramp_draw);
         let mut chosen = first;
         for _ in 0..RAMP_TRIES {
             let ramp = pick.ramp(chosen);
@@ -176,4 +232,9 @@ impl Strategy {
         }
         first
     }
+}
+
+/// What decides for a key whether it goes to a backend that ramps up: 0 to 1, the same for all backends.
+fn ramp_draw(key: u64) -> f32 {
+    (hash::mix(!key) >> 40) as f32 / (1 << 24) as f32
 }

@@ -9,6 +9,7 @@
 //! there is nothing to compare, and the first stays: so light traffic is spread by weight.
 
 use super::draw::Weights;
+use super::explain::{Figure, Outlook};
 use super::pick::{Local, Member, Pick};
 
 #[derive(Debug)]
@@ -42,6 +43,115 @@ impl P2c {
         } else {
             first
         })
+    }
+
+    /// What [`Self::pick`] would come to.
+    pub fn explain(&self, pick: &Pick<'_>) -> Outlook {
+        let mut outlook = Outlook::new(
+            pick,
+            "two are drawn, the first by weight, and the one with less in flight over its weight is taken; \
+             the first where both are idle",
+        );
+        let shares = self.weights.shares(&pick.candidates);
+        let total: f64 = shares.iter().map(|(_, share)| share).sum();
+        let drawn: Vec<Drawn> = shares
+            .iter()
+            .map(|&(index, share)| Drawn {
+                index,
+                first: share / total,
+                load: pick.load(index),
+                idle: pick.in_flight(index) == 0,
+                stays: f64::from(pick.ramp(index)),
+            })
+            .collect();
+        let (all, busy) = (Field::new(&drawn, |_| true), Field::new(&drawn, |one| !one.idle));
+        let idle = drawn.iter().filter(|one| one.idle);
+        let (idle_count, gives_way) = idle.fold((0.0, 0.0), |(count, sum), one| {
+            (count + 1.0, sum + one.first * (1.0 - one.stays))
+        });
+        let others = (drawn.len() as f64 - 1.0).max(1.0);
+        for one in &drawn {
+            // Whom it beats as the first, and with which probability a first that it beats as the second is drawn.
+            let (beaten, beats) = if drawn.len() == 1 {
+                (1.0, 0.0)
+            } else if one.idle {
+                let busy_beaten = busy.as_heavy(one.load);
+                let own = one.first * (1.0 - one.stays);
+                (
+                    busy_beaten + (idle_count - 1.0) * one.stays,
+                    busy.heavier(one.load) + gives_way - own,
+                )
+            } else {
+                (all.as_heavy(one.load) - 1.0, all.heavier(one.load))
+            };
+            outlook.figure(one.index, "load", Figure::Number(one.load.into()));
+            outlook.figure(one.index, "drawn_first", Figure::Number(one.first));
+            outlook.figure(
+                one.index,
+                "lighter_than",
+                Figure::Count(all.lighter_than(one.load)),
+            );
+            outlook.add(one.index, (one.first * beaten + beats) / others);
+        }
+        outlook.because(
+            pick,
+            [
+                "it wins against any other",
+                "it may be one of the two that are drawn",
+                "it loses against any other",
+            ],
+        )
+    }
+}
+
+/// One candidate, as the first that is drawn.
+struct Drawn {
+    index: usize,
+    first: f64,
+    load: f32,
+    idle: bool,
+    /// With which probability it stays the choice against another idle one.
+    stays: f64,
+}
+
+/// Loads in order, with what lies above each.
+struct Field {
+    loads: Vec<f32>,
+    /// The sum of the chances to be drawn first, from each position on.
+    above: Vec<f64>,
+}
+
+impl Field {
+    fn new(drawn: &[Drawn], belongs: impl Fn(&Drawn) -> bool) -> Field {
+        let mut sorted: Vec<(f32, f64)> = drawn
+            .iter()
+            .filter(|one| belongs(one))
+            .map(|one| (one.load, one.first))
+            .collect();
+        sorted.sort_by(|one, other| one.0.total_cmp(&other.0));
+        let mut above = vec![0.0; sorted.len() + 1];
+        for at in (0..sorted.len()).rev() {
+            above[at] = above[at + 1] + sorted[at].1;
+        }
+        Field {
+            loads: sorted.into_iter().map(|(load, _)| load).collect(),
+            above,
+        }
+    }
+
+    /// How many have that load or more.
+    fn as_heavy(&self, load: f32) -> f64 {
+        (self.loads.len() - self.loads.partition_point(|&other| other < load)) as f64
+    }
+
+    /// How many have more.
+    fn lighter_than(&self, load: f32) -> u64 {
+        (self.loads.len() - self.loads.partition_point(|&other| other <= load)) as u64
+    }
+
+    /// With which probability the first that is drawn has more.
+    fn heavier(&self, load: f32) -> f64 {
+        self.above[self.loads.partition_point(|&other| other <= load)]
     }
 }
 

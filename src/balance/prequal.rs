@@ -21,7 +21,11 @@
 use std::time::Duration;
 
 use super::draw::{Lightest, Weights, window};
-use super::least_response::{Band, Survey, forgotten, is_trickle, start};
+use super::explain::{Outlook, lightest};
+use super::least_response::{
+    Band, Survey, TRICKLE, WHY, explain_figures, explain_window, forgotten, is_trickle, start, starts,
+    window_looks,
+};
 use super::liveness::Candidates;
 use super::pick::{Local, Member, Pick};
 use crate::clock::Millis;
@@ -432,10 +436,71 @@ impl Prequal {
         }
         cold_and_fast(pick, band, start, &mut local.random).or(survey.lightest.index())
     }
+
+    /// What [`Self::pick`] would come to by weir's own counts. What backends answered to a worker's probes is that
+    /// worker's alone.
+    pub fn explain(&self, pick: &Pick<'_>) -> Outlook {
+        let how = if self.rate > 0.0 {
+            "each worker goes by what backends answered to its own probes within the last second, which it alone \
+             knows; the chances are those by weir's own counts, where it has too few answers"
+        } else {
+            "by weir's own counts: the least in flight among those that are neither hot nor slow"
+        };
+        let mut outlook = Outlook::new(pick, how);
+        explain_figures(&mut outlook, pick, Member::load);
+        let starts = starts(pick.members.len(), POOL);
+        for start in 0..starts {
+            let mut chance = 1.0 / starts as f64;
+            let (loads, survey, forgotten) = explain_window(pick, start, POOL, Member::load);
+            if let Some(index) = forgotten {
+                outlook.add(index, chance / TRICKLE as f64);
+                chance -= chance / TRICKLE as f64;
+            }
+            let cold_most = cold_most(pick, start);
+            for (part, random) in Band::widths() {
+                let band = Band::new(survey.best, random);
+                let weighed: Vec<_> = loads
+                    .iter()
+                    .filter(|(_, load)| *load <= cold_most)
+                    .filter_map(|&(at, load)| {
+                        Some((at, load * band.factor_of(pick.members.get(at)?, pick.now)))
+                    })
+                    .collect();
+                let least = if survey.all_equal(band) || weighed.is_empty() {
+                    lightest(&loads)
+                } else {
+                    lightest(&weighed)
+                };
+                for &at in &least {
+                    outlook.add(at, chance * part / least.len() as f64);
+                }
+            }
+        }
+        outlook.because(pick, WHY)
+    }
+}
+
+/// Looks at backends that explaining one choice takes.
+pub(super) fn looks(members: usize) -> usize {
+    window_looks(members, POOL)
 }
 
 /// Of those that are cold by weir's own counts the one with the least load, latencies beyond the band counted.
 fn cold_and_fast(pick: &Pick<'_>, band: Band, start: usize, random: &mut fastrand::Rng) -> Option<usize> {
+    let cold_most = cold_most(pick, start);
+    let mut lightest = Lightest::new(f32::INFINITY);
+    window(pick, start, POOL, |at, member| {
+        let load = member.load();
+        if load <= cold_most {
+            lightest.offer(at, load * band.factor_of(member, pick.now), random);
+        }
+    });
+    lightest.index()
+}
+
+/// The greatest load that is cold.
+#[inline]
+fn cold_most(pick: &Pick<'_>, start: usize) -> f32 {
     // The three highest loads: the 0.84 quantile of 16 or fewer is one of them.
     let (mut highest, mut seen) = ([0.0f32; 3], 0);
     window(pick, start, POOL, |_, member| {
@@ -449,15 +514,7 @@ fn cold_and_fast(pick: &Pick<'_>, band: Band, start: usize, random: &mut fastran
         seen += 1;
     });
     let hot: usize = seen - (seen * COLD_PERCENT).div_ceil(100);
-    let cold_most = highest.get(hot).copied().unwrap_or(f32::INFINITY);
-    let mut lightest = Lightest::new(f32::INFINITY);
-    window(pick, start, POOL, |at, member| {
-        let load = member.load();
-        if load <= cold_most {
-            lightest.offer(at, load * band.factor_of(member, pick.now), random);
-        }
-    });
-    lightest.index()
+    highest.get(hot).copied().unwrap_or(f32::INFINITY)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! n requests a backend's count varies by about the square root of its share of n.
 
 use super::draw::Weights;
+use super::explain::Outlook;
 use super::pick::{Local, Member, Pick};
 
 #[derive(Debug)]
@@ -22,6 +23,16 @@ impl Random {
     #[inline]
     pub fn pick(&self, pick: &Pick<'_>, local: &mut Local) -> Option<usize> {
         self.weights.draw(&pick.candidates, &mut local.random)
+    }
+
+    /// What [`Self::pick`] would come to.
+    pub fn explain(&self, pick: &Pick<'_>) -> Outlook {
+        let mut outlook = Outlook::new(pick, "drawn by weight");
+        outlook.share(1.0, &self.weights.shares(&pick.candidates));
+        outlook.because(
+            pick,
+            ["nobody else is left", "drawn by weight", "it has no weight"],
+        )
     }
 }
 

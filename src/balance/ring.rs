@@ -24,6 +24,7 @@
 //! A ring has at most 1,000,000 points. Where weights times `virtual_nodes` would be more, each backend gets its share of
 //! a million, at least one; then adding weight anywhere takes some points from everybody.
 
+use super::explain::{Figure, Outlook};
 use super::hash::{fold, identities, mix};
 use super::keyed::{Bound, rendezvous};
 use super::p2c::P2c;
@@ -99,6 +100,50 @@ impl Ring {
         rendezvous(key, &self.identities, pick.members, &pick.candidates, |at| {
             self.bound.is_full(at, pick, &mut per_weight)
         })
+    }
+
+    /// What [`Self::pick`] would come to.
+    pub fn explain(&self, pick: &Pick<'_>) -> Outlook {
+        let Some(key) = pick.key else {
+            let mut outlook = self.keyless.explain(pick);
+            outlook.how.insert_str(0, "the request has no key: ");
+            return outlook;
+        };
+        let place = mix(key);
+        let mut outlook = Outlook::new(
+            pick,
+            format!(
+                "from its place {place:016x} on, the key goes to the first of the points where it stays{}",
+                self.bound.words()
+            ),
+        );
+        let (mut chosen, mut per_weight) = (None, None);
+        let onward = self.points.get(self.first(place)..).unwrap_or_default();
+        for (step, &point) in onward.iter().chain(&self.points).take(MAX_STEPS).enumerate() {
+            if fold((point & !OWNER) ^ place) >> (64 - STAY_BITS) != 0 {
+                continue;
+            }
+            let index = (point & OWNER) as usize;
+            if outlook
+                .seats
+                .get(index)
+                .is_some_and(|seat| seat.figures.is_empty())
+            {
+                outlook.figure(index, "point", Figure::Hash(point & !OWNER));
+                outlook.figure(index, "steps", Figure::Count(step as u64));
+            }
+            if chosen.is_none() && pick.candidates.contains(index) {
+                if self.bound.explain_full(index, pick, &mut per_weight) {
+                    outlook.say(index, "passed over: it has more than max_load allows in flight");
+                } else {
+                    chosen = Some(index);
+                }
+            }
+        }
+        let full = |at| self.bound.explain_full(at, pick, &mut per_weight);
+        let chosen =
+            chosen.or_else(|| rendezvous(place, &self.identities, pick.members, &pick.candidates, full));
+        outlook.settle_key(pick, chosen)
     }
 
     /// The first point at or behind a place.

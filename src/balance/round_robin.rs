@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
 
+use super::explain::Outlook;
 use super::pick::{Local, Pick};
 
 /// Exact while the same backends are eligible: any window of n × k first attempts gives each of n backends k, give or
@@ -28,6 +29,17 @@ impl RoundRobin {
         };
         // Between the count and the look at the bits somebody may have left.
         pick.candidates.nth(turn).or_else(|| pick.candidates.nth(0))
+    }
+
+    /// What [`Self::pick`] would come to.
+    pub fn explain(&self, pick: &Pick<'_>) -> Outlook {
+        let order: Vec<usize> = pick.candidates.iter().collect();
+        let outlook = Outlook::new(pick, "those that may be chosen take turns, over all workers");
+        if pick.candidates.is_retry() {
+            outlook.draw_alike(pick, &order)
+        } else {
+            outlook.take_turns(pick, &order, self.cursor.load(Ordering::Relaxed))
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crossbeam_utils::CachePadded;
 
 use super::draw::Weights;
+use super::explain::{Figure, Outlook};
 use super::pick::{Local, Member, Pick};
 use super::schedule::{quantise, spread};
 
@@ -64,6 +65,53 @@ impl WeightedRoundRobin {
             }
         }
         self.weights.draw(&pick.candidates, &mut local.random)
+    }
+
+    /// What [`Self::pick`] would come to.
+    pub fn explain(&self, pick: &Pick<'_>) -> Outlook {
+        let mut outlook = Outlook::new(
+            pick,
+            "turns as many as the weights say, spread evenly, over all workers",
+        );
+        let cursor = self.cursor.load(Ordering::Relaxed);
+        let mut away = vec![None; pick.members.len()];
+        let mut left = pick.candidates.count();
+        let turns = self.turns.iter().cycle().skip(cursor % self.turns.len().max(1));
+        for (turn, &index) in turns.take(self.turns.len()).enumerate() {
+            let Some(slot) = away.get_mut(usize::from(index)) else {
+                continue;
+            };
+            if slot.is_none() && pick.candidates.contains(usize::from(index)) {
+                *slot = Some(turn);
+                left -= 1;
+                if left == 0 {
+                    break;
+                }
+            }
+        }
+        let turns = away.iter().enumerate();
+        let turns = turns.filter_map(|(index, away)| Some(((*away)?, index)));
+        turns.clone().for_each(|(away, index)| {
+            outlook.figure(index, "turns_away", Figure::Count(away as u64));
+        });
+        match turns.min().filter(|(away, _)| *away < MAX_SKIPS) {
+            Some((_, next)) if !pick.candidates.is_retry() => {
+                outlook.add(next, 1.0);
+                outlook.because(
+                    pick,
+                    ["its turn is the next", "", "others have their turn before"],
+                )
+            }
+            _ => {
+                "drawn by weight: it is a retry, or so many of those before are out that the turn is given up"
+                    .clone_into(&mut outlook.how);
+                outlook.share(1.0, &self.weights.shares(&pick.candidates));
+                outlook.because(
+                    pick,
+                    ["nobody else is left", "drawn by weight", "it has no weight"],
+                )
+            }
+        }
     }
 }
 

@@ -3,11 +3,13 @@
 //! The definitions here are the only ones: help, completions and man pages are made from them. Each command has a file
 //! with its `main`, which gives the exit code.
 
+mod admin;
 mod backend;
 mod check;
 mod demo;
 pub(crate) mod exit;
 mod experiment;
+mod explain;
 mod hdr;
 mod health;
 mod load;
@@ -32,6 +34,7 @@ Examples:
   weir check --config weir.toml           the effective configuration and where each value came from
   weir run --config weir.toml             the load balancer
   weir run --set server.address=:8000     one value changed
+  weir explain --path /cart               where would that go now, and why?
   weir health                             is the weir on this machine ready?
   weir load http://127.0.0.1:8080/ -R 500 measured at 500 requests a second
   weir simulate --scenario kill-one       strategies compared in virtual time
@@ -81,6 +84,10 @@ pub enum Command {
     Backend(backend::BackendArgs),
     /// Try something with real processes: what clients see when a backend dies or slows down
     Experiment(experiment::ExperimentArgs),
+    /// Say what a running weir would choose for a request now, and why
+    ///
+    /// Nothing is sent, and nothing changes.
+    Explain(explain::ExplainArgs),
     /// Ask a running weir whether it is ready: exit code 0 if so, else 1
     ///
     /// Made for container health checks.
@@ -170,6 +177,7 @@ pub fn dispatch(cli: Cli) -> ExitCode {
         Command::Demo(args) => demo::main(args),
         Command::Backend(args) => backend::main(args),
         Command::Experiment(args) => experiment::main(args),
+        Command::Explain(args) => explain::main(args),
         Command::Hdr(args) => hdr::main(args),
         Command::Health(args) => health::main(args),
         Command::Load(args) => load::main(*args),

@@ -1,7 +1,6 @@
 //! `weir top`: what the admin page shows, in a terminal.
 
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread;
@@ -14,8 +13,8 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, sleep};
 
+use super::admin::AdminArgs;
 use super::{exit, values};
-use crate::admin::Guard;
 use crate::metrics::history::WINDOW;
 use crate::top::app::{self, App, Outcome, Sort};
 use crate::top::client::{Admin, Change};
@@ -50,13 +49,8 @@ const QUEUE: usize = 16;
 #[derive(Args, Clone, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub struct TopArgs {
-    /// The admin address: http://HOST:PORT or unix:/PATH
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9070")]
-    admin: String,
-
-    /// The file with the token of the admin API
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    admin: AdminArgs,
 
     /// How often to ask; with --once, the time between the two readings
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_interval)]
@@ -85,7 +79,7 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
 }
 
 pub fn main(args: TopArgs) -> ExitCode {
-    let admin = match admin(&args) {
+    let admin = match args.admin.client() {
         Ok(admin) => admin,
         Err(why) => return exit::because(exit::BAD_CONFIGURATION, why),
     };
@@ -106,19 +100,6 @@ pub fn main(args: TopArgs) -> ExitCode {
         Ok(()) => ExitCode::from(exit::ANSWERED),
         Err(why) => exit::because(exit::CUT, why),
     }
-}
-
-fn admin(args: &TopArgs) -> Result<Admin, String> {
-    let token = match &args.token_file {
-        None => None,
-        Some(path) => {
-            let refused = |why: String| format!("--token-file: {} {why}", path.display());
-            let text =
-                std::fs::read_to_string(path).map_err(|error| refused(format!("cannot be read: {error}")))?;
-            Some(Guard::token_of(&text).map_err(refused)?)
-        }
-    };
-    Admin::new(&args.admin, token).map_err(|why| format!("--admin {:?}: {why}", args.admin))
 }
 
 /// Two readings, and what they say as one document.

@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use assembly::{Assembly, Slot, Written};
 
 pub use diagnostics::{Errors, Problem, render};
-pub use forms::{Refusal, parse_duration, parse_size, strategy_name};
+pub use forms::{Refusal, hash_key_name, parse_duration, parse_size, strategy_name};
 pub use model::Config;
 pub use reference::reference;
 pub(crate) use suggest::nearest;

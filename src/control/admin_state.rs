@@ -13,6 +13,7 @@ use crate::balance::breaker;
 use crate::balance::shared::Flag;
 use crate::clock::{self, Millis};
 use crate::config::{model, strategy_name};
+use crate::control::explain::explain;
 use crate::control::operator::{Change, Mode, Operator, Refusal};
 use crate::log;
 use crate::metrics::{BackendInfo, BackendState, Dropped, Info, Shard};
@@ -34,6 +35,7 @@ pub fn make(
     let started = Instant::now();
     let (lifecycle, guard) = (lifecycle.clone(), Arc::new(guard));
     let (informed, asked, viewed) = (published.clone(), published.clone(), published.clone());
+    let explained = published.clone();
     let (commanded, known) = (operator.clone(), operator.clone());
     let rings = {
         let (shards, drivers) = (shards.clone(), drivers.clone());
@@ -55,6 +57,7 @@ pub fn make(
         }),
         backend: Box::new(move |index| state(&asked.current(), index)),
         views: Box::new(move || views(&viewed.current(), &known)),
+        explain: Box::new(move |asked| explain(&explained.current(), asked)),
         rings: Box::new(rings),
         kept: observers.kept.clone(),
         history: Arc::default(),
@@ -208,20 +211,20 @@ fn views(snapshot: &Snapshot, operator: &Operator) -> Vec<BackendView> {
 }
 
 /// The two clocks at one moment, to turn what was noted by the one into what people read.
-struct Clocks {
-    coarse: Millis,
+pub(super) struct Clocks {
+    pub(super) coarse: Millis,
     wall: SystemTime,
 }
 
 impl Clocks {
-    fn now() -> Self {
+    pub(super) fn now() -> Self {
         Clocks {
             coarse: clock::now(),
             wall: SystemTime::now(),
         }
     }
 
-    fn moment(&self, at: Millis) -> SystemTime {
+    pub(super) fn moment(&self, at: Millis) -> SystemTime {
         let ahead: Duration = at - self.coarse;
         if ahead > Duration::ZERO {
             self.wall + ahead

@@ -4,6 +4,7 @@
 //! never wait for it.
 
 mod admin_state;
+mod explain;
 mod facts;
 mod health;
 mod operator;

@@ -147,7 +147,8 @@ impl<'a> Exchange<'a> {
     /// Serves the request; see [`After`] for what becomes of the client connection.
     pub async fn run(&mut self) -> After {
         let view = self.view;
-        if let Some(internal) = view.internal.as_ref().filter(|_| self.asks_for_metrics()) {
+        let bytes = self.request.inbound.buffer.filled();
+        if let Some(internal) = view.internal_for(&self.request.head.request, bytes, self.client.peer) {
             self.counted = false;
             internal.shared.begin(clock::now());
             self.placed = Some(Placed::new(None, internal, None, None));
@@ -184,38 +185,11 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Whether weir itself answers: `metrics.path`, asked for by an allowed peer that speaks for nobody else.
-    fn asks_for_metrics(&self) -> bool {
-        let metrics = &self.view.config.metrics;
-        let Some(path) = &metrics.path else {
-            return false;
-        };
-        let head = &self.request.head.request;
-        let asked = head.path(self.request.inbound.buffer.filled());
-        let asked = asked.split(|&byte| byte == b'?').next().unwrap_or_default();
-        asked == path.as_bytes()
-            && matches!(head.method(), Method::Get | Method::Head)
-            && !head.has_forwarding_fields()
-            && self
-                .client
-                .peer
-                .is_some_and(|peer| metrics.allow.iter().any(|network| network.contains(&peer)))
-    }
-
     /// Whether the request may be repeated although a backend may have seen it: by its method, and by what is kept of its
     /// body.
     pub(super) fn is_repeatable(&self) -> bool {
-        if let BodyLength::Length(length) = self.request.head.request.body()
-            && usize::try_from(length).map_or(true, |length| length > self.view.retry.buffer)
-        {
-            return false;
-        }
-        let name = self
-            .request
-            .head
-            .request
-            .method_bytes(self.request.inbound.buffer.filled());
-        self.view.retry.may_repeat(self.asked.method, name)
+        let bytes = self.request.inbound.buffer.filled();
+        self.view.retry.is_repeatable(&self.request.head.request, bytes)
     }
 
     /// Whether the attempt under way may be followed by another one even if its backend sees the request.

@@ -48,7 +48,8 @@ fn some_hash(value: Option<&[u8]>) -> Option<u64> {
     value.filter(|value| !value.is_empty()).map(hash)
 }
 
-fn hash(bytes: &[u8]) -> u64 {
+/// What everybody agrees on that a key of these bytes is hashed to.
+pub fn hash(bytes: &[u8]) -> u64 {
     SipHasher13::new().hash(bytes)
 }
 

@@ -6,6 +6,7 @@
 
 pub mod retry;
 
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +23,7 @@ use crate::clock::{Millis, Span};
 use crate::config::Config;
 use crate::config::model::StrategyKind;
 use crate::events::{self, Tone};
-use crate::http1;
+use crate::http1::{self, Method, RequestHead};
 use crate::limits::rate::RateTable;
 use crate::limits::sticky::Sticky;
 use crate::server::wake::WakeHandle;
@@ -265,6 +266,24 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Who answers instead of a backend: `metrics.path`, asked for by an allowed peer that speaks for nobody else.
+    #[inline]
+    pub fn internal_for(
+        &self,
+        head: &RequestHead,
+        bytes: &[u8],
+        peer: Option<IpAddr>,
+    ) -> Option<&Arc<Backend>> {
+        let metrics = &self.config.metrics;
+        let (internal, path) = (self.internal.as_ref()?, metrics.path.as_ref()?);
+        let asked = head.path(bytes).split(|&byte| byte == b'?').next()?;
+        let asks = asked == path.as_bytes()
+            && matches!(head.method(), Method::Get | Method::Head)
+            && !head.has_forwarding_fields()
+            && peer.is_some_and(|peer| metrics.allow.iter().any(|network| network.contains(&peer)));
+        asks.then_some(internal)
+    }
+
     /// Without a rate limit and sticky cookies, which [`Self::with_rate`] and [`Self::with_sticky`] add.
     pub fn new(config: Config, pool: Pool, internal: Option<Arc<Backend>>) -> Self {
         let retry = RetryRules::new(&config.retry);

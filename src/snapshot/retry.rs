@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::balance::outcome::{FailureSet, Outcome};
 use crate::config::model::Retry;
-use crate::http1::Method;
+use crate::http1::{BodyLength, Method, RequestHead};
 
 /// The rules of one snapshot.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +49,18 @@ impl RetryRules {
             Method::Other => self.others.iter().any(|other| other.as_bytes() == name),
             method => self.methods >> method as u32 & 1 == 1,
         }
+    }
+
+    /// Whether a request may be sent again although a backend may have seen it: by its method, and by what is kept of its
+    /// body.
+    #[inline]
+    pub fn is_repeatable(&self, head: &RequestHead, bytes: &[u8]) -> bool {
+        if let BodyLength::Length(length) = head.body()
+            && usize::try_from(length).map_or(true, |length| length > self.buffer)
+        {
+            return false;
+        }
+        self.may_repeat(head.method(), head.method_bytes(bytes))
     }
 
     /// Whether an attempt that ended so is followed by another one.

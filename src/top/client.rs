@@ -1,4 +1,5 @@
-//! Asks the admin API of a running weir, over TCP or a Unix socket, and waits no longer than it may.
+//! Asks the admin API of a running weir, over TCP or a Unix socket, and waits no longer than it may. `weir explain` asks
+//! through it too.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -109,13 +110,22 @@ impl Admin {
         })
     }
 
+    /// The JSON at `target`, within `patience`.
+    ///
+    /// # Errors
+    /// In words, with the address: also what weir said to it.
+    pub async fn get<T: DeserializeOwned>(&self, target: &str, patience: Duration) -> Result<T, String> {
+        self.within(patience, async { self.open().await?.json(target, false).await })
+            .await
+    }
+
     /// Everything that is shown. `window`: what percentiles look back over; `rows_from`: the first second of the history
     /// that is not known yet.
     ///
     /// # Errors
     /// In words, with the address.
     pub async fn read(&self, window: Duration, rows_from: u64) -> Result<Reading, String> {
-        self.within_deadline(async {
+        self.within(DEADLINE, async {
             let mut session = self.open().await?;
             let readiness: Readiness = session.json("/readyz", true).await?;
             let metrics: Metrics = session.json("/metrics", false).await?;
@@ -146,7 +156,7 @@ impl Admin {
     /// # Errors
     /// In words, with the address: also what weir said to it.
     pub async fn change(&self, change: &Change) -> Result<(), String> {
-        self.within_deadline(async {
+        self.within(DEADLINE, async {
             let mut session = self.open().await?;
             let target = format!(
                 "/v1/pools/{}/backends/{}/{}",
@@ -159,10 +169,14 @@ impl Admin {
         .await
     }
 
-    async fn within_deadline<T>(&self, work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-        match timeout(DEADLINE, work).await {
+    async fn within<T>(
+        &self,
+        patience: Duration,
+        work: impl Future<Output = Result<T, String>>,
+    ) -> Result<T, String> {
+        match timeout(patience, work).await {
             Ok(result) => result.map_err(|why| format!("{self}: {why}")),
-            Err(_) => Err(format!("{self}: no answer within {DEADLINE:?}")),
+            Err(_) => Err(format!("{self}: no answer within {patience:?}")),
         }
     }
 
@@ -224,7 +238,7 @@ impl Session<'_> {
             .method(method)
             .uri(target)
             .header(HOST, self.admin.host())
-            .header(USER_AGENT, concat!("weir-top/", env!("CARGO_PKG_VERSION")))
+            .header(USER_AGENT, concat!("weir/", env!("CARGO_PKG_VERSION")))
             .header(CONTENT_TYPE, "application/json");
         if let Some(token) = &self.admin.token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
@@ -272,8 +286,8 @@ struct Said {
     error: String,
 }
 
-/// A segment of a path: all but unreserved characters percent-encoded (RFC 3986 §2.3).
-fn encoded(segment: &str) -> String {
+/// A segment of a path or a part of a query: all but unreserved characters percent-encoded (RFC 3986 §2.3).
+pub fn encoded(segment: &str) -> String {
     let mut text = String::with_capacity(segment.len());
     for byte in segment.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

@@ -15,8 +15,10 @@
 //! Backups join where fewer than `panic_threshold` per cent of the others are well; panic is what comes where no backup is
 //! well either. docs/resilience.md says the same for people, and a test walks through every row.
 //!
-//! [`picking`] chooses, [`learning`] takes in how attempts end, [`precedence`] is the table.
+//! [`picking`] chooses, [`learning`] takes in how attempts end, [`precedence`] is the table, and [`explaining`] says to people
+//! what a pick would come to.
 
+mod explaining;
 mod learning;
 mod picking;
 mod precedence;
@@ -30,6 +32,7 @@ use super::Strategy;
 use super::liveness::Bitmap;
 use super::pick::Member;
 
+pub use explaining::{By, Explanation, Standing};
 pub use types::{Ask, Choice, Event, Events, Settings, Verdict};
 
 /// The backends that one strategy chooses among. Shared by all threads, each of which may change what is known of them.

@@ -16,7 +16,7 @@ use crate::balance::tried::TRIED_MAX;
 const TRIAL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Picks that may be thrown away, because the trial was taken meanwhile, before an exchange does without.
-const REPICKS_MAX: usize = 4;
+pub(super) const REPICKS_MAX: usize = 4;
 
 impl Pool {
     /// The backend for the next attempt; none if nobody is eligible.
@@ -157,7 +157,7 @@ impl Pool {
 
     #[cold]
     pub(super) fn admit_on_trial(&self, index: usize, shared: &Shared, ask: &Ask<'_>) -> Option<Choice> {
-        if !ask.may_try && ask.now - shared.trial_since() < TRIAL_PATIENCE {
+        if !self.is_the_one_to_try(shared, ask) {
             return None;
         }
         let mut choice = Choice {
@@ -195,6 +195,11 @@ impl Pool {
             self.publish(&mut |_| {});
         }
         Some(choice)
+    }
+
+    /// Whether a request may try somebody out: it can be sent again, or a trial has waited long enough for one that can.
+    pub(super) fn is_the_one_to_try(&self, shared: &Shared, ask: &Ask<'_>) -> bool {
+        ask.may_try || ask.now - shared.trial_since() >= TRIAL_PATIENCE
     }
 
     pub(super) fn has_trial_place(&self, shared: &Shared) -> bool {

@@ -135,6 +135,16 @@ impl Pool {
         }
     }
 
+    /// By which rule backends may be chosen now, for people.
+    pub(super) fn rule_words(&self) -> &'static str {
+        match self.rule(&self.census()) {
+            Rule::Well => "who is well; backups stand by",
+            Rule::WellAndBackups => "who is well, backups included: too few of the others are",
+            Rule::NotDead => "panic: too few are well, so everybody who is not dead",
+            Rule::Anybody => "panic: all are dead, so everybody",
+        }
+    }
+
     fn allows(&self, rule: Rule, member: &Member) -> bool {
         let flags = member.shared.flags();
         if member.weight == 0 || flags & BY_OPERATOR != 0 {

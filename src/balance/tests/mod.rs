@@ -2,5 +2,6 @@
 
 mod breaker;
 mod ejection;
+mod explain;
 mod precedence;
 mod strategies;

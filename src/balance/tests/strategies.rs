@@ -13,7 +13,7 @@ use crate::clock::Millis;
 use crate::config::model;
 use crate::config::model::StrategyKind;
 
-const KINDS: [StrategyKind; 10] = [
+pub(super) const KINDS: [StrategyKind; 10] = [
     StrategyKind::RoundRobin,
     StrategyKind::WeightedRoundRobin,
     StrategyKind::Random,

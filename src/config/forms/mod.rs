@@ -27,6 +27,7 @@ pub(super) use http::{FailureForm, HeaderForm, HostForm, HostName, MethodForm, P
 pub(super) use list::{List, at_commas};
 pub(super) use module_level::ModuleLevel;
 pub(super) use net::{FilePath, IpForm, ListenForm, NetForm, overlap, show_listen};
+pub use request::hash_key_name;
 pub(super) use request::{CookieName, CookiePath, HashKeyForm, RateKeyForm};
 pub(super) use scalars::{Boolean, Decimal, Integer, Optional, Text};
 pub(super) use strategy::StrategyForm;

@@ -151,14 +151,19 @@ impl Form for HashKeyForm {
     }
 
     fn show(&self, value: &HashKey) -> String {
-        toml_string(&match value {
-            HashKey::Ip => "ip".to_owned(),
-            HashKey::Uri => "uri".to_owned(),
-            HashKey::Path => "path".to_owned(),
-            HashKey::Header(name) => format!("header:{name}"),
-            HashKey::Cookie(name) => format!("cookie:{name}"),
-            HashKey::Query(name) => format!("query:{name}"),
-        })
+        toml_string(&hash_key_name(value))
+    }
+}
+
+/// A `strategy.key` as it stands in configurations.
+pub fn hash_key_name(key: &HashKey) -> String {
+    match key {
+        HashKey::Ip => "ip".to_owned(),
+        HashKey::Uri => "uri".to_owned(),
+        HashKey::Path => "path".to_owned(),
+        HashKey::Header(name) => format!("header:{name}"),
+        HashKey::Cookie(name) => format!("cookie:{name}"),
+        HashKey::Query(name) => format!("query:{name}"),
     }
 }
 
