@@ -238,6 +238,16 @@ impl Again<'_> {
         if chances.iter().sum::<f64>() <= 0.0 {
             return give((self.last)(first), mass, out);
         }
+        let taken = |index: usize| chances[index] * (1.0 - (self.refusal)(index).clamp(0.0, 1.0));
+        let taken_by_all: f64 = (0..chances.len()).map(taken).sum();
+        // What is not followed comes to the last resort where all the tries that are left are turned down, too. Nobody is
+        // tried twice.
+        let left = chances.iter().filter(|chance| **chance > 0.0).count() as f64 - 1.0;
+        let refusing = (left + 1.0) * (1.0 - taken_by_all / chances.iter().sum::<f64>()) - 1.0;
+        let unheard: f64 = (0..self.tries.saturating_sub(level))
+            .map(|tried| tried as f64)
+            .map(|tried| ((refusing - tried) / (left - tried).max(1.0)).clamp(0.0, 1.0))
+            .product();
         let mut loose = 0.0;
         for (index, &chance) in chances.iter().enumerate().filter(|(_, chance)| **chance > 0.0) {
             let refused = (self.refusal)(index).clamp(0.0, 1.0);
@@ -251,7 +261,8 @@ impl Again<'_> {
             if level >= self.tries {
                 give((self.last)(first), refused, out);
             } else if refused < SMALL || !self.effort.spend() {
-                loose += refused;
+                give((self.last)(first), refused * unheard, out);
+                loose += refused * (1.0 - unheard);
             } else if let Ok(position) = u16::try_from(index) {
                 tried.push(position);
                 let others = (self.choose)(tried);
@@ -260,13 +271,9 @@ impl Again<'_> {
             }
         }
         if loose > 0.0 {
-            let taken = |index: usize| chances[index] * (1.0 - (self.refusal)(index).clamp(0.0, 1.0));
-            let total: f64 = (0..chances.len()).map(taken).sum();
-            if total <= 0.0 {
-                return give((self.last)(first), loose, out);
-            }
             for index in 0..chances.len() {
-                give(Some(index), loose * taken(index) / total, out);
+                let taken = chances[index] * (1.0 - (self.refusal)(index).clamp(0.0, 1.0));
+                give(Some(index), loose * taken / taken_by_all, out);
             }
         }
     }
