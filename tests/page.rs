@@ -381,7 +381,7 @@ fn it_can_be_read_in_light_and_dark_and_on_a_phone() {
         browser.call("Emulation.setEmulatedMedia", feature);
         let worst = browser.value(CONTRAST);
         let ratio = worst[0].as_f64().expect("a ratio");
-        assert!(ratio < 21.0 && ratio >= 4.5, "{scheme}: a contrast of {worst}");
+        assert!((4.5..21.0).contains(&ratio), "{scheme}: a contrast of {worst}");
     }
     for (width, mobile) in [
         (1_920, false),

@@ -271,8 +271,8 @@ impl Again<'_> {
             }
         }
         if loose > 0.0 {
-            for index in 0..chances.len() {
-                let taken = chances[index] * (1.0 - (self.refusal)(index).clamp(0.0, 1.0));
+            for (index, chance) in chances.iter().enumerate() {
+                let taken = chance * (1.0 - (self.refusal)(index).clamp(0.0, 1.0));
                 give(Some(index), loose * taken / taken_by_all, out);
             }
         }
