@@ -24,9 +24,6 @@ use crate::sys;
 /// Bytes not yet sent that the kernel takes for one connection before a write waits (`TCP_NOTSENT_LOWAT`): bounds what a
 /// client that does not read can hold.
 pub const NOTSENT_LOWAT: u32 = 128 * 1024;
-/// The same for a client that takes a large body as fast as it comes: a whole large buffer, so that a write is one piece.
-const NOTSENT_LOWAT_BULK: u32 = crate::buffer::LARGE as u32;
-
 /// A receive buffer of fewer bytes is set before a connection is made; one of as many, and more, once a large body came
 /// over it.
 pub const BULK_RECEIVE_MIN: usize = 128 * 1024;
@@ -182,16 +179,6 @@ impl Transport {
         with_socket!(self, socket => sys::is_hung_up(&sys::borrow(socket)), end => end.is_broken())
     }
 
-    /// The kernel may hold as much as a large buffer of what is not sent yet.
-    pub fn send_bulk(&self) {
-        // Without it, bytes go in smaller pieces.
-        with_socket!(
-            self,
-            socket => drop(SockRef::from(&sys::borrow(socket)).set_tcp_notsent_lowat(NOTSENT_LOWAT_BULK)),
-            _end => ()
-        );
-    }
-
     /// The kernel may hold `bytes` of what is not read yet, from now on and no more (`SO_RCVBUF`, which it doubles for its
     /// own needs); the window follows.
     pub fn receive_bulk(&self, bytes: usize) {
@@ -237,7 +224,6 @@ mod tests {
             let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let transport = Transport::from(TcpStream::from_std(stream).unwrap());
             transport.receive_bulk(256 * 1024);
-            transport.send_bulk();
             let Transport::Tcp(cell) = &transport else {
                 unreachable!("it was made of a TCP stream")
             };
@@ -247,7 +233,6 @@ mod tests {
             let socket = SockRef::from(&descriptor);
             // The kernel doubles it.
             assert_eq!(socket.recv_buffer_size().unwrap(), 2 * 256 * 1024);
-            assert_eq!(socket.tcp_notsent_lowat().unwrap(), NOTSENT_LOWAT_BULK);
         });
     }
 }

@@ -27,7 +27,7 @@ use crate::upstream::pool::Connection;
 /// Interim responses that are passed on before one exchange is given up: nobody sends more than a few.
 const INTERIM_MAX: usize = 64;
 
-/// A body of which the client took so many bytes flows: the kernel may hold more of it than of others, on both sides.
+/// A body of which the client took so many bytes flows: the kernel may hold more of it than of others.
 const BULK_AFTER: u64 = 512 * 1024;
 
 /// What the response side knows of the request.
@@ -412,9 +412,6 @@ impl<'a> Response<'a> {
 
     /// Who takes nothing never comes here: what a stalled client makes the kernel hold stays small.
     fn turn_to_bulk(&self) {
-        if self.client.turns_to_bulk() {
-            self.client.transport().send_bulk();
-        }
         let most = self.view.config.upstream.receive_buffer;
         if most >= BULK_RECEIVE_MIN && self.backend.turns_to_bulk() {
             self.backend.transport().receive_bulk(most);
