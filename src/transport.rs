@@ -24,9 +24,9 @@ use crate::sys;
 /// Bytes not yet sent that the kernel takes for one connection before a write waits (`TCP_NOTSENT_LOWAT`): bounds what a
 /// client that does not read can hold.
 pub const NOTSENT_LOWAT: u32 = 128 * 1024;
-/// A receive buffer of fewer bytes is set before a connection is made; one of as many, and more, once a large body came
-/// over it.
-pub const BULK_RECEIVE_MIN: usize = 128 * 1024;
+/// What the kernel may hold (`SO_RCVBUF`) of the first large bodies that come over a connection. A smaller limit is set before
+/// the connection is made, a larger one once so much came that somebody must have taken it.
+pub const RECEIVE_BUFFER_FIRST: usize = 128 * 1024;
 
 /// Who is at the other end: nobody has an address on a Unix socket.
 pub type Peer = Option<IpAddr>;
@@ -181,7 +181,7 @@ impl Transport {
 
     /// The kernel may hold `bytes` of what is not read yet, from now on and no more (`SO_RCVBUF`, which it doubles for its
     /// own needs); the window follows.
-    pub fn receive_bulk(&self, bytes: usize) {
+    pub fn hold_received(&self, bytes: usize) {
         // Without it, the kernel goes on by its own measure.
         with_socket!(
             self,
@@ -217,13 +217,13 @@ mod tests {
     use crate::server::driver::{Runtime, climb};
 
     #[test]
-    fn in_bulk_the_kernel_holds_what_it_was_told_on_a_connection_that_stands() {
+    fn the_kernel_holds_what_it_is_told_on_a_connection_that_stands() {
         let mut climbed = climb(DriverChoice::Auto, |step| Runtime::build(step, 64)).unwrap();
         climbed.runtime.block_on(async {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let transport = Transport::from(TcpStream::from_std(stream).unwrap());
-            transport.receive_bulk(256 * 1024);
+            transport.hold_received(256 * 1024);
             let Transport::Tcp(cell) = &transport else {
                 unreachable!("it was made of a TCP stream")
             };

@@ -40,8 +40,8 @@ pub struct Wire {
     /// The backend wire that works for this client, by its slot, and since when; see [`WatchedWire::wait_for`].
     waits_for: Cell<Option<(usize, Millis)>>,
     gone: Cell<bool>,
-    /// The kernel was told of large bodies.
-    bulk: Cell<bool>,
+    /// Bytes of large bodies that came over it.
+    bulk: Cell<u64>,
 }
 
 impl Wire {
@@ -57,7 +57,7 @@ impl Wire {
             idle_since: Cell::new(None),
             waits_for: Cell::new(None),
             gone: Cell::new(false),
-            bulk: Cell::new(false),
+            bulk: Cell::new(0),
         }
     }
 
@@ -100,9 +100,9 @@ impl Wire {
         self.gone.get()
     }
 
-    /// Whether nobody called this before: the kernel is told once in the life of a connection.
-    pub fn turns_to_bulk(&self) -> bool {
-        !self.bulk.replace(true)
+    /// So many bytes of a large body came over it: gives how many had come before, over all bodies.
+    pub fn came_in_bulk(&self, bytes: usize) -> u64 {
+        self.bulk.replace(self.bulk.get().saturating_add(bytes as u64))
     }
 
     pub fn set_idle_since(&self, since: Option<Millis>) {

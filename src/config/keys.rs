@@ -193,7 +193,7 @@ pub(super) static KEYS: &[Key<Config>] = keys! {
     source_address = upstream.source_address: or_none(IpForm),
         "The address that connections to backends come from.";
     receive_buffer = upstream.receive_buffer: InMemory(Size { min: 4 * KIB, max: GIB }),
-        "The most that the kernel holds of what a backend sent (`SO_RCVBUF`): from the first large body on; less than 128 KiB, from the start.";
+        "The most that the kernel holds of what a backend sent (`SO_RCVBUF`): 128 KiB until large bodies flow; if less than that, from the start.";
 
     [limits]
     buffer_memory = limits.buffer_memory: or_auto(Size { min: 4 * MIB, max: 1024 * TIB }),

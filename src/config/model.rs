@@ -156,8 +156,8 @@ pub struct Upstream {
     pub tcp_keepalive: Option<Duration>,
     pub tcp_user_timeout: Option<Duration>,
     pub source_address: Option<IpAddr>,
-    /// `SO_RCVBUF` toward backends, in bytes as given (the kernel doubles it); from `transport::BULK_RECEIVE_MIN` on, set
-    /// once a large body came.
+    /// `SO_RCVBUF` toward backends, in bytes as given (the kernel doubles it); from `transport::RECEIVE_BUFFER_FIRST` on,
+    /// set once large bodies flow.
     pub receive_buffer: usize,
 }
 

@@ -21,14 +21,15 @@ use crate::proxy::explain;
 use crate::proxy::progress::Progress;
 use crate::reason::Reason;
 use crate::snapshot::View;
-use crate::transport::BULK_RECEIVE_MIN;
+use crate::transport::RECEIVE_BUFFER_FIRST;
 use crate::upstream::pool::Connection;
 
 /// Interim responses that are passed on before one exchange is given up: nobody sends more than a few.
 const INTERIM_MAX: usize = 64;
 
-/// A body of which the client took so many bytes flows: the kernel may hold more of it than of others.
-const BULK_AFTER: u64 = 512 * 1024;
+/// A backend connection over which so many bytes of large bodies came has clients that take them: kernels alone hold less of
+/// one body, though some megabytes if left to themselves.
+const BULK_AFTER: u64 = 16 * 1024 * 1024;
 
 /// What the response side knows of the request.
 #[derive(Clone, Copy, Debug)]
@@ -370,9 +371,6 @@ impl<'a> Response<'a> {
                 if !sent.is_ok() {
                     return ResponseEnd::ClientGone;
                 }
-                if self.progress.sent.get() >= BULK_AFTER {
-                    self.turn_to_bulk();
-                }
             }
             if self.follower.is_done() {
                 self.progress.all_taken();
@@ -405,16 +403,23 @@ impl<'a> Response<'a> {
                         reason: Reason::BadResponse,
                     };
                 }
-                Ok(_) => {}
+                Ok(bytes) => self.bound_what_comes(bytes),
             }
         }
     }
 
-    /// Who takes nothing never comes here: what a stalled client makes the kernel hold stays small.
-    fn turn_to_bulk(&self) {
+    /// Tells the kernel how much to hold of what comes: little with the first large body, `upstream.receive_buffer` once such
+    /// bodies flow. Left alone it would hold more and more, also for a client that takes nothing.
+    fn bound_what_comes(&self, bytes: usize) {
         let most = self.view.config.upstream.receive_buffer;
-        if most >= BULK_RECEIVE_MIN && self.backend.turns_to_bulk() {
-            self.backend.transport().receive_bulk(most);
+        if self.buffer.capacity() == buffer::SMALL || most < RECEIVE_BUFFER_FIRST {
+            return;
+        }
+        let before = self.backend.came_in_bulk(bytes);
+        if before == 0 {
+            self.backend.transport().hold_received(RECEIVE_BUFFER_FIRST);
+        } else if before < BULK_AFTER && before + bytes as u64 >= BULK_AFTER {
+            self.backend.transport().hold_received(most);
         }
     }
 

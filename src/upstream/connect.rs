@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 use crate::config::model::Upstream as Settings;
 use crate::reason::Reason;
 use crate::sys;
-use crate::transport::{BULK_RECEIVE_MIN, NOTSENT_LOWAT, Transport};
+use crate::transport::{NOTSENT_LOWAT, RECEIVE_BUFFER_FIRST, Transport};
 use crate::upstream::backend::{Address, Backend};
 
 /// How long to wait before asking again when a Unix socket's queue is full or descriptors have run out.
@@ -122,9 +122,9 @@ fn tcp_socket(address: std::net::SocketAddr, settings: &Settings) -> io::Result<
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
-    // What is set before the connection is made bounds the window's scale for good, and the kernel stops to measure how much
-    // is needed: a larger one waits for the first large body.
-    if settings.receive_buffer < BULK_RECEIVE_MIN {
+    // What is set before the connection is made bounds the window's scale for good: a larger one waits for the first large
+    // body.
+    if settings.receive_buffer < RECEIVE_BUFFER_FIRST {
         socket.set_recv_buffer_size(settings.receive_buffer)?;
     }
     socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
